@@ -1,0 +1,3 @@
+"""Supervised pipelines on trio."""
+
+from ._version import __version__ as __version__
