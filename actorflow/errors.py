@@ -86,3 +86,112 @@ class MissingExtraError(ActorflowError, ImportError):
 
     def __str__(self) -> str:
         return f"{self.feature} needs packages that are not installed"
+
+
+# Events
+
+
+@attrs.define(slots=False, eq=False)
+class InvalidEventSinkError(InvalidTypeError):
+    """Something that cannot take events was passed as an event sink, or to one."""
+
+    code: ClassVar[str] = "EVENT-001-INVALID_SINK"
+
+    @property
+    def fix_hint(self) -> str:  # type: ignore[override]
+        # A property where the base has a constant: None has an answer of its own.
+        if self.found is None:
+            return "Call clear_event_sink() to go back to no sink."
+        return "Pass what the message names, for example LoggingEventSink()."
+
+
+@attrs.define(slots=False, eq=False)
+class SinkNotOwnedError(ActorflowError, RuntimeError):
+    """A sink was started where nothing would ever stop it."""
+
+    sink: str
+
+    code: ClassVar[str] = "EVENT-002-NOT_OWNED"
+    fix_hint: ClassVar[str] = "Use `async with sink:`, or start it inside `open_system()`."
+
+    def __str__(self) -> str:
+        return f"{self.sink} cannot start: there is neither a block nor a system to own its worker"
+
+
+@attrs.define(slots=False, eq=False)
+class SinkNotRunningError(ActorflowError, RuntimeError):
+    """A sink that delivers nothing yet is full, so waiting for room would never end."""
+
+    sink: str
+    buffered: int
+    max_queue_size: int
+
+    code: ClassVar[str] = "EVENT-003-NOT_RUNNING"
+    fix_hint: ClassVar[str] = "Start the sink before emitting: `async with sink:`."
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sink} is not running and holds {self.buffered} of {self.max_queue_size} events"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class SinkClosedError(ActorflowError, RuntimeError):
+    """An event came after the sink was told to stop."""
+
+    sink: str
+    event_type: str
+
+    code: ClassVar[str] = "EVENT-004-CLOSED"
+    fix_hint: ClassVar[str] = "Stop the sink after everything that emits into it has ended."
+
+    def __str__(self) -> str:
+        return f"{self.event_type} was emitted into {self.sink}, which is stopping or stopped"
+
+
+@attrs.define(slots=False, eq=False)
+class ForeignThreadError(ActorflowError, RuntimeError):
+    """A sink with a buffer was called from a thread other than trio's."""
+
+    sink: str
+
+    code: ClassVar[str] = "EVENT-005-FOREIGN_THREAD"
+    fix_hint: ClassVar[str] = "Emit with trio.from_thread.run_sync, or from a task."
+
+    def __str__(self) -> str:
+        return f"{self.sink} was called from a thread that does not run its trio loop"
+
+
+@attrs.define(slots=False, eq=False)
+class InvalidExporterError(InvalidArgumentError, TypeError):
+    """An exporter was given arguments it cannot work with."""
+
+    code: ClassVar[str] = "EVENT-007-INVALID_EXPORTER"
+    fix_hint: ClassVar[str] = "Pass the value the message asks for."
+
+
+@attrs.define(slots=False, eq=False)
+class ExportError(ActorflowError):
+    """An exporter did not get rid of its events; it still holds them."""
+
+    undelivered: int
+    exporter: str
+
+    code: ClassVar[str] = "EVENT-008-EXPORT"
+    fix_hint: ClassVar[str] = "Read the cause; the events are kept, so flush again later."
+
+    def __str__(self) -> str:
+        return f"{self.exporter} could not deliver {self.undelivered} events"
+
+
+@attrs.define(slots=False, eq=False)
+class ExporterClosedError(ActorflowError, RuntimeError):
+    """An event came after the exporter was closed."""
+
+    exporter: str
+
+    code: ClassVar[str] = "EVENT-009-EXPORTER_CLOSED"
+    fix_hint: ClassVar[str] = "Close the exporter after the last export."
+
+    def __str__(self) -> str:
+        return f"{self.exporter} was asked to export after it was closed"
