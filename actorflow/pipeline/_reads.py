@@ -1,0 +1,141 @@
+"""What the source of a stage reads from its inputs, found without running it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import textwrap
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+import attrs
+
+from actorflow.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import CodeType, FunctionType
+
+READERS: Final = frozenset({"get_from", "require_from", "get_output", "has_output"})
+"""Methods of `StageInputs` whose first argument names a stage."""
+
+_Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+def analyze_stage_source(source: str) -> list[tuple[str, int]]:
+    """The stages that a piece of Python reads by a literal name, each with its line.
+
+    What counts are calls of `get_from`, `require_from`, `get_output` and
+    `has_output`. Reading `ctx.outputs` does not: it holds whatever the run has
+    produced so far and asks for no declaration.
+
+    Raises:
+      InvalidArgumentError: if `source` is no Python.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except (SyntaxError, ValueError) as error:
+        raise InvalidArgumentError("source", source, "Python source") from error
+    return _reads_below(tree)
+
+
+@final
+@attrs.frozen
+class SourceRead:
+    """One place in a file where a stage reads what another stage left."""
+
+    stage: str
+    file: str
+    line: int
+
+
+@final
+class RunnerSources:
+    """The reads of runners. A file is parsed once, however many runners it holds."""
+
+    def __init__(self) -> None:
+        self._functions_in: dict[str, Mapping[tuple[str, int], Sequence[_Function]]] = {}
+        self._reads_of: dict[CodeType, Sequence[SourceRead]] = {}
+
+    def reads_of(self, runner: object) -> list[SourceRead]:
+        """What the runner's functions read by name; nothing where their source is unknown."""
+        return [read for function in _functions_of(runner) for read in self._reads(function)]
+
+    def _reads(self, function: FunctionType) -> Sequence[SourceRead]:
+        code = function.__code__
+        if code not in self._reads_of:
+            node = self._node(function)
+            self._reads_of[code] = [
+                SourceRead(stage, code.co_filename, line)
+                for stage, line in (_reads_below(node) if node else ())
+            ]
+        return self._reads_of[code]
+
+    def _node(self, function: FunctionType) -> _Function | None:
+        code = function.__code__
+        if code.co_filename not in self._functions_in:
+            self._functions_in[code.co_filename] = _functions_around(function)
+        found = self._functions_in[code.co_filename].get((code.co_name, code.co_firstlineno), ())
+        # Two lambdas on one line cannot be told apart: better silent than wrong.
+        return found[0] if len(found) == 1 else None
+
+
+def _functions_around(function: FunctionType) -> Mapping[tuple[str, int], Sequence[_Function]]:
+    """Every function in the file of this one, by the name and first line of its code."""
+    try:
+        lines, _ = inspect.findsource(function)
+        tree = ast.parse("".join(lines))
+    except (OSError, SyntaxError):
+        return {}
+    functions: defaultdict[tuple[str, int], list[_Function]] = defaultdict(list)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            # A decorated function begins at its first decorator.
+            first = min(part.lineno for part in (node, *node.decorator_list))
+            functions[node.name, first].append(node)
+        elif isinstance(node, ast.Lambda):
+            functions["<lambda>", node.lineno].append(node)
+    return functions
+
+
+def _functions_of(runner: object) -> Iterator[FunctionType]:
+    """The functions that make up a runner, found without touching its descriptors."""
+    while isinstance(runner, functools.partial):
+        runner = runner.func
+    if inspect.ismethod(runner) or inspect.isfunction(runner):
+        candidates: Sequence[Any] = (runner,)
+    else:
+        owner = runner if isinstance(runner, type) else type(runner)
+        # What an inherited class defines counts only as far as it is not overridden.
+        members = {name: it for base in reversed(owner.__mro__) for name, it in vars(base).items()}
+        candidates = tuple(members.values())
+    for candidate in candidates:
+        function = inspect.unwrap(getattr(candidate, "__func__", candidate))
+        if inspect.isfunction(function):
+            yield function
+
+
+def _reads_below(tree: ast.AST) -> list[tuple[str, int]]:
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    reads = [
+        (name.value, call.lineno)
+        for call in calls
+        if _is_read(call.func)
+        and isinstance(name := _first_argument(call), ast.Constant)
+        and isinstance(name.value, str)
+    ]
+    return sorted(reads, key=lambda read: read[1])
+
+
+def _is_read(function: ast.expr) -> bool:
+    if not isinstance(function, ast.Attribute) or function.attr not in READERS:
+        return False
+    owner = function.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", None)
+    return name != "outputs"
+
+
+def _first_argument(call: ast.Call) -> ast.expr | None:
+    named = (item.value for item in call.keywords if item.arg == "stage")
+    return next(iter(call.args), None) or next(named, None)
