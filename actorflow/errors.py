@@ -7,10 +7,15 @@ where to read on are notes of the exception, so a traceback shows them too.
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Self
 
 DOC_BASE_URL: Final = "https://actorflow.readthedocs.io/en/latest/reference"
 
@@ -195,3 +200,348 @@ class ExporterClosedError(ActorflowError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.exporter} was asked to export after it was closed"
+
+
+# Contracts of pipelines
+
+
+# mypy cannot look through the types `dict`, `list` and `tuple` as converters.
+def _as_dict(items: Mapping[str, object]) -> Mapping[str, object]:
+    return dict(items)
+
+
+def _as_list(items: Iterable[str]) -> list[str]:
+    return list(items)
+
+
+def _as_tuple(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(items)
+
+
+@attrs.frozen
+class ContractErrorInfo:
+    """What a person needs to repair a wiring mistake."""
+
+    code: str
+    summary: str
+    fix_hint: str | None = None
+    doc_url: str | None = None
+    context: Mapping[str, object] = attrs.field(factory=dict, converter=_as_dict, hash=False)
+
+    def with_context(self, **extra: object) -> ContractErrorInfo:
+        """A copy whose context also holds `extra`."""
+        return attrs.evolve(self, context={**self.context, **extra})
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields as JSON; what JSON has no form for is written as text."""
+        return {
+            "code": self.code,
+            "summary": self.summary,
+            "fix_hint": self.fix_hint,
+            "doc_url": self.doc_url,
+            "context": json.loads(json.dumps(self.context, default=str)),
+        }
+
+
+@attrs.frozen
+class ContractSuggestion:
+    """How to repair what an error code stands for, step by step."""
+
+    code: str
+    title: str
+    summary: str
+    fix_steps: tuple[str, ...] = attrs.field(converter=_as_tuple)
+    doc_url: str | None = None
+
+
+_suggestions: Final = {
+    (code := f"CONTRACT-004-{kind}"): ContractSuggestion(
+        code, title, summary, steps, f"{DOC_BASE_URL}/errors#{code.lower()}"
+    )
+    for kind, title, summary, *steps in (
+        (
+            "EMPTY",
+            "Empty pipeline",
+            "A pipeline needs at least one stage.",
+            "Add a stage: Pipeline.from_stages(first, second).",
+        ),
+        (
+            "NAME",
+            "Unusable name",
+            "Names of stages and pipelines are short visible text without blanks around it.",
+            "Give the stage a name of 1 to 200 printable characters.",
+            "A lambda or partial has no name of its own: stage('clean', lambda ctx: ...).",
+        ),
+        (
+            "SELF_DEP",
+            "Stage depends on itself",
+            "A stage that waits for itself never starts.",
+            "Remove the stage's own name from its dependencies.",
+            "To repeat a stage, use a retry or guard-retry policy.",
+        ),
+        (
+            "MISSING_DEP",
+            "Unknown stage",
+            "A stage waits for one that is not in the pipeline.",
+            "Check the spelling of the name.",
+            "Add the missing stage, or remove the dependency.",
+        ),
+        (
+            "CYCLE",
+            "Stages in a ring",
+            "Stages that wait for each other in a ring can never start.",
+            "Remove one of the dependencies along the path.",
+            "If one stage only needs a part of another's work, split that part off.",
+        ),
+        (
+            "CONFLICT",
+            "Two meanings of one name",
+            "Two pipelines that are composed disagree about a stage or an option.",
+            "Rename one of the stages, or make their definitions equal.",
+            "Set the option on one side only.",
+        ),
+        (
+            "DUPLICATE",
+            "Name used twice",
+            "Each stage of a pipeline has a name of its own.",
+            "Rename one of the stages.",
+            "To exchange a stage on purpose, pass replace=True.",
+        ),
+        (
+            "KIND",
+            "Unknown kind of stage",
+            "A stage's kind is one of a fixed set.",
+            "Use one of: transform, enrich, route, guard, work, agent.",
+        ),
+        (
+            "RUNNER",
+            "Not a stage",
+            "A stage is a function of one argument, or a class or object with execute(ctx).",
+            "Write `async def clean(ctx): ...` and pass the function itself.",
+            "For a class, define `async def execute(self, ctx)`.",
+        ),
+        (
+            "OPTION",
+            "Impossible option",
+            "An option of a stage or pipeline has a value that means nothing.",
+            "Use a value the message allows.",
+        ),
+        (
+            "BRANCH",
+            "Condition that cannot be answered",
+            "A condition is a plain function, and reads only declared dependencies.",
+            "Add the stage that the condition reads to the dependencies.",
+            "Write edge('router', when='label') when there are several dependencies.",
+            "Take the awaiting into a stage; a condition only looks at what stages returned.",
+        ),
+        (
+            "STREAM",
+            "Stream edge where none can be",
+            "A stream edge runs beside its producer, so it excludes waiting for it or repeating it.",
+            "Name the producer either in stream_from or in the dependencies.",
+            "Keep stream edges away from the stages a guard-retry policy repeats.",
+        ),
+        (
+            "STREAM_DEADLOCK",
+            "Producer would wait for its consumer",
+            "Before the consumer may start, a stage must end that needs the producer to end first.",
+            "Stream that stage's input too, or take the stream edge off the consumer.",
+        ),
+        (
+            "INPUT",
+            "Declared input is missing",
+            "A stage declares an input that its dependencies do not provide.",
+            "Let a dependency return the key, or add the stage that returns it.",
+            "Write 'stage:key' to say whose key is meant.",
+        ),
+        (
+            "OUTPUT",
+            "Declared output is missing",
+            "A stage returned OK without a key it declares in outputs.",
+            "Return the key, or remove it from outputs.",
+            "Return StageOutput.skip(...) or fail(...) when there is nothing to deliver.",
+        ),
+        (
+            "GUARD_RETRY",
+            "Guard retry that cannot work",
+            "A policy needs a guard of kind 'guard' and, as a direct dependency of it, the retry stage.",
+            "Name a guard and one of its direct dependencies.",
+        ),
+        (
+            "ORPHAN",
+            "Stage without edges",
+            "A stage neither depends on another nor is needed by one.",
+            "Connect it with after=..., or move it to a pipeline of its own.",
+        ),
+        (
+            "UNDECLARED_READ",
+            "Read of an undeclared stage",
+            "A stage reads the output of one that it does not declare, which fails when it runs.",
+            "Add the stage that is read to the dependencies.",
+        ),
+        (
+            "UNUSED_DEP",
+            "Dependency that is never read",
+            "A stage waits for one whose output it does not look at.",
+            "Remove the dependency if only the data was meant; keep it if the order matters.",
+        ),
+        (
+            "RETRY_SIDE_EFFECT",
+            "Side effect below a retry",
+            "A guard retry runs this work stage again, although nobody has approved the first result.",
+            "Let the stage depend on the guard.",
+            "Make it safe to repeat, with an idempotency key.",
+        ),
+        (
+            "FACTORY",
+            "Factory that was not called",
+            "A function looks as if it made a pipeline; lint calls nothing unasked.",
+            "Name it: actorflow lint FILE --call NAME.",
+        ),
+    )
+}
+
+
+def register_suggestion(suggestion: ContractSuggestion, *, replace: bool = False) -> None:
+    """Let errors and lint issues with this code come with `suggestion`.
+
+    Raises:
+      InvalidArgumentError: if the code is taken and `replace` is False, or if
+        the suggestion lacks a code, a title or a step.
+    """
+    for field in ("code", "title", "fix_steps"):
+        if not getattr(suggestion, field):
+            raise InvalidArgumentError(field, getattr(suggestion, field), "something to read")
+    if suggestion.code in _suggestions and not replace:
+        raise InvalidArgumentError(
+            "code", suggestion.code, "a code without a suggestion, unless replace=True is given"
+        )
+    _suggestions[suggestion.code] = suggestion
+
+
+def get_contract_suggestion(code: str) -> ContractSuggestion | None:
+    """The suggestion registered for exactly this code."""
+    return _suggestions.get(code)
+
+
+def contract_suggestion_codes() -> list[str]:
+    """Every code that has a suggestion, sorted."""
+    return sorted(_suggestions)
+
+
+@attrs.define(slots=False, eq=False)
+class PipelineValidationError(ActorflowError, ValueError):
+    """A pipeline cannot work as it is wired; nothing has run."""
+
+    message: str
+    stages: list[str] = attrs.field(factory=list, converter=_as_list)
+    error_info: ContractErrorInfo | None = None
+
+    @property
+    def code(self) -> str:  # type: ignore[override]
+        # A property where the base has a constant: one class serves all contract codes.
+        return self.error_info.code if self.error_info else "CONTRACT-004"
+
+    @property
+    def fix_hint(self) -> str:  # type: ignore[override]
+        return (self.error_info and self.error_info.fix_hint) or ""
+
+    @property
+    def doc_url(self) -> str:
+        """Where the documentation explains this code."""
+        return (self.error_info and self.error_info.doc_url) or super().doc_url
+
+    @property
+    def suggestion(self) -> ContractSuggestion | None:
+        """The steps that repair what this code stands for."""
+        return get_contract_suggestion(self.code)
+
+    def with_context(self, **extra: object) -> Self:
+        """This error, knowing more: for `raise error.with_context(file=...)`."""
+        if self.error_info is None:
+            raise InvalidArgumentError("error_info", None, "present before context is added")
+        self.error_info = self.error_info.with_context(**extra)
+        return self
+
+    def to_dict(self) -> dict[str, object]:
+        """The error as JSON."""
+        return {
+            "message": self.message,
+            "stages": list(self.stages),
+            "error_info": self.error_info.to_dict() if self.error_info else None,
+        }
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def contract_error(
+    code: str, message: str, stages: Iterable[str] = (), *, fix: str = "", **context: object
+) -> PipelineValidationError:
+    """The error for one of the `CONTRACT-004-...` codes; `fix` defaults to its suggestion."""
+    return PipelineValidationError(message, stages, _contract_info(code, fix, context))
+
+
+def _contract_info(code: str, fix: str, context: Mapping[str, object]) -> ContractErrorInfo:
+    code = f"CONTRACT-004-{code}"
+    suggestion = _suggestions[code]
+    return ContractErrorInfo(
+        code, suggestion.summary, fix or suggestion.fix_steps[0], suggestion.doc_url, context
+    )
+
+
+def _shortened(path: Sequence[str]) -> str:
+    # A ring of thousands is a fact for a program; a person reads where it starts and closes.
+    if len(path) > 12:
+        path = [*path[:6], f"({len(path) - 11} more)", *path[-5:]]
+    return " -> ".join(path)
+
+
+@attrs.define(slots=False, eq=False, init=False)
+class CycleDetectedError(PipelineValidationError):
+    """Stages wait for each other in a ring, so none of them could ever start."""
+
+    cycle_path: list[str] = attrs.field(factory=list)
+    """The ring from dependent to dependency, its first stage repeated at the end."""
+
+    def __init__(self, cycle_path: Iterable[str], stages: Iterable[str] | None = None) -> None:
+        path = list(cycle_path)
+        self.__attrs_init__(
+            f"stages wait for each other in a cycle: {_shortened(path)}",
+            dict.fromkeys(path) if stages is None else stages,
+            _contract_info("CYCLE", "", {"cycle_path": path}),
+            path,
+        )
+        # What pickle and copy call the class with.
+        self.args = (path, self.stages)
+
+
+@attrs.define(slots=False, eq=False)
+class PredicateError(ActorflowError):
+    """A condition could not say whether its stage should run."""
+
+    stage: str
+    predicate: str
+    found: str
+
+    code: ClassVar[str] = "RUN-006-PREDICATE"
+    fix_hint: ClassVar[str] = "Return True or False, also when the value looked at is missing."
+
+    def __str__(self) -> str:
+        return f"condition {self.predicate!r} of stage {self.stage!r} {self.found}"
+
+
+@attrs.define(slots=False, eq=False)
+class UnknownBranchError(ActorflowError):
+    """A router chose a branch that no edge of the pipeline is labelled with."""
+
+    stage: str
+    branch: object
+    known: tuple[str, ...]
+
+    code: ClassVar[str] = "RUN-007-BRANCH"
+    fix_hint: ClassVar[str] = 'Put a known label, or a list of them, under data["branch"].'
+
+    def __str__(self) -> str:
+        known = ", ".join(map(repr, self.known))
+        return f"stage {self.stage!r} chose the branch {self.branch!r}, known are {known}"
