@@ -6,7 +6,6 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
@@ -15,12 +14,12 @@ from actorflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from types import CodeType, FunctionType
+    from types import FunctionType
 
 READERS: Final = frozenset({"get_from", "require_from", "get_output", "has_output"})
 """Methods of `StageInputs` whose first argument names a stage."""
 
-_Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_Place: TypeAlias = tuple[str, int]
 
 
 def analyze_stage_source(source: str) -> list[tuple[str, int]]:
@@ -55,8 +54,7 @@ class RunnerSources:
     """The reads of runners. A file is parsed once, however many runners it holds."""
 
     def __init__(self) -> None:
-        self._functions_in: dict[str, Mapping[tuple[str, int], Sequence[_Function]]] = {}
-        self._reads_of: dict[CodeType, Sequence[SourceRead]] = {}
+        self._files: dict[str, Mapping[_Place, Sequence[SourceRead]]] = {}
 
     def reads_of(self, runner: object) -> list[SourceRead]:
         """What the runner's functions read by name; nothing where their source is unknown."""
@@ -64,39 +62,40 @@ class RunnerSources:
 
     def _reads(self, function: FunctionType) -> Sequence[SourceRead]:
         code = function.__code__
-        if code not in self._reads_of:
-            node = self._node(function)
-            self._reads_of[code] = [
-                SourceRead(stage, code.co_filename, line)
-                for stage, line in (_reads_below(node) if node else ())
-            ]
-        return self._reads_of[code]
-
-    def _node(self, function: FunctionType) -> _Function | None:
-        code = function.__code__
-        if code.co_filename not in self._functions_in:
-            self._functions_in[code.co_filename] = _functions_around(function)
-        found = self._functions_in[code.co_filename].get((code.co_name, code.co_firstlineno), ())
-        # Two lambdas on one line cannot be told apart: better silent than wrong.
-        return found[0] if len(found) == 1 else None
+        if code.co_filename not in self._files:
+            self._files[code.co_filename] = _reads_in_file_of(function)
+        return self._files[code.co_filename].get((code.co_name, code.co_firstlineno), ())
 
 
-def _functions_around(function: FunctionType) -> Mapping[tuple[str, int], Sequence[_Function]]:
-    """Every function in the file of this one, by the name and first line of its code."""
+def _reads_in_file_of(function: FunctionType) -> Mapping[_Place, Sequence[SourceRead]]:
+    """The reads of every function in the file of this one."""
     try:
         lines, _ = inspect.findsource(function)
         tree = ast.parse("".join(lines))
     except (OSError, SyntaxError):
         return {}
-    functions: defaultdict[tuple[str, int], list[_Function]] = defaultdict(list)
+    file = function.__code__.co_filename
+    found: dict[_Place, Sequence[SourceRead]] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        place = _place(node)
+        if place in found:
+            # Two lambdas on one line cannot be told apart: better silent than wrong.
+            found[place] = ()
+        elif place:
+            found[place] = [SourceRead(stage, file, line) for stage, line in _reads_below(node)]
+    return found
+
+
+def _place(node: ast.AST) -> _Place | None:
+    """Name and first line as the code object of a function has them."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
             # A decorated function begins at its first decorator.
-            first = min(part.lineno for part in (node, *node.decorator_list))
-            functions[node.name, first].append(node)
-        elif isinstance(node, ast.Lambda):
-            functions["<lambda>", node.lineno].append(node)
-    return functions
+            return node.name, min(part.lineno for part in (node, *node.decorator_list))
+        case ast.Lambda():
+            return "<lambda>", node.lineno
+        case _:
+            return None
 
 
 def _functions_of(runner: object) -> Iterator[FunctionType]:
