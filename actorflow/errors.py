@@ -16,6 +16,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
+    from uuid import UUID
 
 DOC_BASE_URL: Final = "https://actorflow.readthedocs.io/en/latest/reference"
 
@@ -545,3 +546,176 @@ class UnknownBranchError(ActorflowError):
     def __str__(self) -> str:
         known = ", ".join(map(repr, self.known))
         return f"stage {self.stage!r} chose the branch {self.branch!r}, known are {known}"
+
+
+# Contexts and results
+
+
+@attrs.define(slots=False, eq=False)
+class DataConflictError(ActorflowError):
+    """A key of a context bag was written twice."""
+
+    key: str
+    existing_writer: str
+    new_writer: str
+
+    code: ClassVar[str] = "CONTEXT-001-DATA_CONFLICT"
+    fix_hint: ClassVar[str] = (
+        "Give each writer a key of its own, or replace your own value with allow_overwrite=True."
+    )
+
+    def __str__(self) -> str:
+        return (
+            f"stage {self.new_writer!r} cannot write {self.key!r}: "
+            f"stage {self.existing_writer!r} has written it"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class OutputConflictError(ActorflowError):
+    """A second output of a stage was recorded as if it were the first."""
+
+    stage_name: str
+    existing_attempt: int
+
+    code: ClassVar[str] = "CONTEXT-002-OUTPUT_CONFLICT"
+    fix_hint: ClassVar[str] = "Pass allow_overwrite=True to record the next attempt of the stage."
+
+    def __str__(self) -> str:
+        return (
+            f"stage {self.stage_name!r} cannot record an output: "
+            f"attempt {self.existing_attempt} is there already"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class UndeclaredDependencyError(ActorflowError):
+    """A stage read the output of another one that it does not declare."""
+
+    stage_name: str
+    declared_deps: tuple[str, ...]
+    accessing_stage: str | None
+    is_stream_source: bool = False
+    """Whether the stage is named in `stream_from`, which is no dependency."""
+
+    code: ClassVar[str] = "CONTEXT-003-UNDECLARED_DEP"
+
+    @property
+    def fix_hint(self) -> str:  # type: ignore[override]
+        # A property where the base has a constant: the fix names the stage.
+        if self.is_stream_source:
+            return (
+                f"Read a stream source with ctx.stream({self.stage_name!r}), "
+                f"its result with ctx.stream_output({self.stage_name!r})."
+            )
+        return f"Add {self.stage_name!r} to the dependencies of the stage that reads it."
+
+    def __str__(self) -> str:
+        reader = "inputs" if self.accessing_stage is None else f"stage {self.accessing_stage!r}"
+        declared = ", ".join(map(repr, sorted(self.declared_deps))) or "nothing"
+        return f"{reader} cannot read stage {self.stage_name!r}: declared is {declared}"
+
+
+@attrs.define(slots=False, eq=False)
+class MissingInputError(ActorflowError, KeyError):
+    """A stage needs a value that its dependency did not leave."""
+
+    stage_name: str
+    key: str
+    available: tuple[str, ...]
+    """Keys of that output; the stages there are if it left no output at all."""
+
+    code: ClassVar[str] = "CONTEXT-004-MISSING_INPUT"
+    fix_hint: ClassVar[str] = (
+        "Read one of the names listed, or use get_from(stage, key, default) if it may be missing."
+    )
+
+    def __str__(self) -> str:
+        found = ", ".join(map(repr, self.available)) or "nothing"
+        return f"{self.key!r} of stage {self.stage_name!r} is required, found {found}"
+
+
+@attrs.define(slots=False, eq=False)
+class ContextInUseError(ActorflowError, RuntimeError):
+    """A second run was started on a context while its first run goes on."""
+
+    pipeline_run_id: UUID | None
+
+    code: ClassVar[str] = "CONTEXT-005-IN_USE"
+    fix_hint: ClassVar[str] = "Give each run a PipelineContext of its own."
+
+    def __str__(self) -> str:
+        return f"the context cannot start a run: run {self.pipeline_run_id} is using it"
+
+
+@attrs.define(slots=False, eq=False)
+class NotInRunError(ActorflowError, RuntimeError):
+    """A context outside a run was asked for what only a run can serve."""
+
+    operation: str
+
+    code: ClassVar[str] = "CONTEXT-006-NOT_IN_RUN"
+    fix_hint: ClassVar[str] = "Use it inside a stage that a pipeline runs."
+
+    def __str__(self) -> str:
+        return f"{self.operation} needs a run, and this context belongs to none"
+
+
+@attrs.define(slots=False, eq=False)
+class StageNotFoundError(ActorflowError, KeyError):
+    """Results were asked for a stage that left none."""
+
+    stage: str
+    available: tuple[str, ...]
+
+    code: ClassVar[str] = "RESULT-001-NO_STAGE"
+    fix_hint: ClassVar[str] = "Ask for one of the stages listed; one that never started is absent."
+
+    def __str__(self) -> str:
+        found = ", ".join(map(repr, self.available)) or "nothing"
+        return f"there is no result of stage {self.stage!r}, found {found}"
+
+
+@attrs.define(slots=False, eq=False)
+class StageNotOkError(ActorflowError, RuntimeError):
+    """The result of a stage was required and did not end OK."""
+
+    stage: str
+    status: str
+    detail: str
+
+    code: ClassVar[str] = "RESULT-002-NOT_OK"
+    fix_hint: ClassVar[str] = "Look at ok(stage) first, or repair what the detail says."
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"stage {self.stage!r} was required to be ok, found {self.status}{detail}"
+
+
+# Cancellation
+
+
+@attrs.define(slots=False, eq=False)
+class StageCancellationRequested(ActorflowError):  # noqa: N818 - a request, not an error
+    """Raised in a stage to end it, and its run, because somebody asked for that."""
+
+    reason: str = "Pipeline cancelled"
+
+    code: ClassVar[str] = "CANCEL-001-REQUESTED"
+    fix_hint: ClassVar[str] = "Let it pass: the run ends as canceled with this reason."
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@attrs.define(slots=False, eq=False)
+class TaskGroupClosedError(ActorflowError, RuntimeError):
+    """A task was handed to a group that is not open."""
+
+    task: str
+
+    code: ClassVar[str] = "CANCEL-002-GROUP_CLOSED"
+    fix_hint: ClassVar[str] = "Create tasks inside `async with StructuredTaskGroup() as group:`."
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} cannot start: its group is not open"
