@@ -1,0 +1,29 @@
+"""The command line, `actorflow COMMAND`. Needs the extra `cli`."""
+
+from __future__ import annotations
+
+import sys
+
+from actorflow.errors import ActorflowError, MissingExtraError
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names and exit.
+
+    Exit codes: 0 done, 1 the command failed with an error of actorflow, 2 the
+    command line was wrong or the extra is not installed.
+    """
+    try:
+        from ._app import app
+    except ModuleNotFoundError as missing:
+        # A module of our own that cannot be found is a bug, not a missing extra.
+        if (missing.name or "").startswith("actorflow"):
+            raise
+        error = MissingExtraError("the command line", "cli")
+        print(f"actorflow: {error}: {error.fix_hint}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        app(sys.argv[1:])
+    except ActorflowError as error:
+        print(f"actorflow: {error}", *error.__notes__, sep="\n", file=sys.stderr)
+        sys.exit(1)
