@@ -2,20 +2,114 @@
 
 from __future__ import annotations
 
-from ._bound import BoundEventSink as BoundEventSink
-from ._bound import EventCounter as EventCounter
-from ._bound import bound_sink as bound_sink
-from ._bound import check_event_type as check_event_type
-from ._bound import report as report
-from ._current import clear_event_sink as clear_event_sink
-from ._current import current_event_sink as current_event_sink
-from ._current import emit_event as emit_event
-from ._current import event_sink_scope as event_sink_scope
-from ._current import get_event_sink as get_event_sink
-from ._current import set_event_sink as set_event_sink
-from ._sink import ClosableSink as ClosableSink
-from ._sink import EventSink as EventSink
-from ._sink import FlushableSink as FlushableSink
-from ._sink import NoOpEventSink as NoOpEventSink
-from ._sink import SelectiveSink as SelectiveSink
-from ._sink import checked_sink as checked_sink
+from ._bound import (
+    BoundEventSink as BoundEventSink,
+    EventCounter as EventCounter,
+    bound_sink as bound_sink,
+    check_event_type as check_event_type,
+    report as report,
+)
+from ._catalogue import CATALOGUE as CATALOGUE
+from ._current import (
+    clear_event_sink as clear_event_sink,
+    current_event_sink as current_event_sink,
+    emit_event as emit_event,
+    event_sink_scope as event_sink_scope,
+    get_event_sink as get_event_sink,
+    set_event_sink as set_event_sink,
+)
+from ._payloads import (
+    ApprovalCancelled as ApprovalCancelled,
+    ApprovalDecided as ApprovalDecided,
+    ApprovalExpired as ApprovalExpired,
+    ApprovalRequested as ApprovalRequested,
+    ContextGrowthWarning as ContextGrowthWarning,
+    ContextMutationDetected as ContextMutationDetected,
+    ContextSizeWarning as ContextSizeWarning,
+    GuardrailFailOpen as GuardrailFailOpen,
+    GuardrailViolationsDetected as GuardrailViolationsDetected,
+    GuardRetryAttempt as GuardRetryAttempt,
+    GuardRetryExhausted as GuardRetryExhausted,
+    GuardRetryRecovered as GuardRetryRecovered,
+    GuardRetryScheduled as GuardRetryScheduled,
+    MemoryGrowthWarning as MemoryGrowthWarning,
+    MemorySample as MemorySample,
+    PipelineCanceled as PipelineCanceled,
+    PipelineChildCompleted as PipelineChildCompleted,
+    PipelineChildFailed as PipelineChildFailed,
+    PipelineCompleted as PipelineCompleted,
+    PipelineFailed as PipelineFailed,
+    PipelineSpawnedChild as PipelineSpawnedChild,
+    PipelineStarted as PipelineStarted,
+    PipelineWide as PipelineWide,
+    SessionClosed as SessionClosed,
+    SessionDetached as SessionDetached,
+    SessionInterrupted as SessionInterrupted,
+    SessionOpened as SessionOpened,
+    SessionOverloaded as SessionOverloaded,
+    SessionRejected as SessionRejected,
+    SessionResumed as SessionResumed,
+    StageCompleted as StageCompleted,
+    StageFailed as StageFailed,
+    StageRetryExhausted as StageRetryExhausted,
+    StageRetryScheduled as StageRetryScheduled,
+    StageSkipped as StageSkipped,
+    StageStarted as StageStarted,
+    StageSummary as StageSummary,
+    StageWide as StageWide,
+    StreamBufferOverflow as StreamBufferOverflow,
+    StreamBufferRecovered as StreamBufferRecovered,
+    StreamBufferUnderrun as StreamBufferUnderrun,
+    StreamChunkDropped as StreamChunkDropped,
+    StreamProducerBlocked as StreamProducerBlocked,
+    StreamQueueClosed as StreamQueueClosed,
+    StreamThrottleEnded as StreamThrottleEnded,
+    StreamThrottleStarted as StreamThrottleStarted,
+    ToolCompleted as ToolCompleted,
+    ToolDenied as ToolDenied,
+    ToolFailed as ToolFailed,
+    ToolInvoked as ToolInvoked,
+    ToolOutputSummary as ToolOutputSummary,
+    ToolStarted as ToolStarted,
+    ToolUndoFailed as ToolUndoFailed,
+    ToolUndone as ToolUndone,
+    UuidClockSkew as UuidClockSkew,
+    UuidCollision as UuidCollision,
+    Violation as Violation,
+    WorkCheckpointDeleted as WorkCheckpointDeleted,
+    WorkCheckpointRestored as WorkCheckpointRestored,
+    WorkCheckpointSaved as WorkCheckpointSaved,
+    WorkCircuitClosed as WorkCircuitClosed,
+    WorkCircuitHalfOpen as WorkCircuitHalfOpen,
+    WorkCircuitOpened as WorkCircuitOpened,
+    WorkCircuitRejected as WorkCircuitRejected,
+    WorkCompensationExecuted as WorkCompensationExecuted,
+    WorkCompensationFailed as WorkCompensationFailed,
+    WorkIdempotencyConflict as WorkIdempotencyConflict,
+    WorkIdempotencyHit as WorkIdempotencyHit,
+    WorkInDoubt as WorkInDoubt,
+    WorkLeaseLost as WorkLeaseLost,
+    WorkNetworkDenied as WorkNetworkDenied,
+    WorkQuotaExceeded as WorkQuotaExceeded,
+    WorkQuotaWarning as WorkQuotaWarning,
+    WorkReplayRejected as WorkReplayRejected,
+    WorkRetryAttempt as WorkRetryAttempt,
+    WorkSagaCompensated as WorkSagaCompensated,
+    WorkSagaCompleted as WorkSagaCompleted,
+    WorkSagaFailed as WorkSagaFailed,
+    WorkSagaStarted as WorkSagaStarted,
+    WorkSandboxFinished as WorkSandboxFinished,
+    WorkSandboxRefused as WorkSandboxRefused,
+    WorkSandboxStarted as WorkSandboxStarted,
+    WorkStageUnresponsive as WorkStageUnresponsive,
+)
+from ._sink import (
+    ClosableSink as ClosableSink,
+    EventSink as EventSink,
+    FlushableSink as FlushableSink,
+    NoOpEventSink as NoOpEventSink,
+    SelectiveSink as SelectiveSink,
+    checked_sink as checked_sink,
+)
+from ._spec import Delivery as Delivery, EventSpec as EventSpec
+from ._validation import validate_event as validate_event

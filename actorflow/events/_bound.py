@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, final
 from uuid import UUID
 
@@ -17,6 +18,7 @@ import trio
 from actorflow import clock
 from actorflow.errors import InvalidArgumentError, InvalidTypeError
 
+from ._catalogue import is_reserved
 from ._sink import EventSink, checked_sink
 
 _logger: Final = logging.getLogger("actorflow.events")
@@ -57,7 +59,7 @@ def _text(identifier: UUID | str | None) -> str | None:
     return None if identifier is None else str(identifier)
 
 
-def _takes_everything(type: str) -> bool:
+def _takes_everything(_: str) -> bool:
     return True
 
 
@@ -134,8 +136,8 @@ class BoundEventSink:
         try:
             if not self._takes(type):
                 return None
-            return self._sink.try_emit(type=type, data=self._payload(data, seq))
-        except Exception as error:
+            return self._sink.try_emit(type=type, data=self._payload(type, data, seq))
+        except Exception as error:  # noqa: BLE001 - sinks are user code
             _log_failure(type, error)
             return False
 
@@ -150,10 +152,10 @@ class BoundEventSink:
         try:
             if not self._takes(type):
                 return
-            payload = self._payload(data, seq)
+            payload = self._payload(type, data, seq)
             with trio.move_on_after(self._emit_timeout, shield=True) as patience:
                 await self._sink.emit(type=type, data=payload)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - sinks are user code
             _log_failure(type, error)
             return
         if patience.cancelled_caught:
@@ -172,7 +174,8 @@ class BoundEventSink:
         check_event_type(type)
         return self._counter.take()
 
-    def _payload(self, data: Mapping[str, Any] | None, seq: int) -> dict[str, Any]:
+    def _payload(self, type: str, data: Mapping[str, Any] | None, seq: int) -> dict[str, Any]:
+        _warn_if_reserved(type)
         return stamp(data, self._common, seq, clock.utc_now().isoformat(timespec="microseconds"))
 
 
@@ -184,6 +187,13 @@ def check_event_type(type: object) -> None:
     """
     if not isinstance(type, str) or not type:
         raise InvalidTypeError("type", type, "the name of an event, such as 'order.placed'")
+
+
+# The cache is what makes it once per type.
+@lru_cache(maxsize=1000)
+def _warn_if_reserved(type: str) -> None:
+    if is_reserved(type):
+        _logger.warning("event_type_reserved", extra={"event_type": type})
 
 
 def _log_failure(type: str, error: Exception) -> None:
