@@ -2,24 +2,22 @@
 
 Timestamps and durations are read here and nowhere else, so a test that moves
 a `trio.testing.MockClock` by an hour also finds an hour between timestamps.
+A worker thread is outside of `trio.run` and sees the machine's time.
 """
 
 from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 if TYPE_CHECKING:
     from trio.abc import Clock
-
-# Wall time at trio's time zero, per clock. A clock gets its anchor at the
-# first look, so two looks in one run can never disagree about the distance
-# between them, even if someone sets the machine's clock meanwhile.
-_anchors: weakref.WeakKeyDictionary[Clock, float] = weakref.WeakKeyDictionary()
 
 
 def monotonic() -> float:
@@ -29,21 +27,60 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+@final
+class _Wall:
+    """Wall time, tied to each trio clock at the first look.
+
+    The tie stays for the life of the clock, so two looks in one run can never
+    disagree about the distance between them, even if someone sets the
+    machine's clock meanwhile.
+    """
+
+    def __init__(self, outside: Callable[[], float]) -> None:
+        self.outside: Final = outside
+        self._zeros: Final[MutableMapping[Clock, float]] = weakref.WeakKeyDictionary()
+
+    def inside(self, clock: Clock) -> float:
+        now = clock.current_time()
+        zero = self._zeros.get(clock)
+        if zero is None:
+            zero = self._zeros[clock] = self.outside() - now
+        return zero + now
+
+
+_wall = _Wall(time.time)
+
+
 def timestamp() -> float:
     """Unix time in seconds that advances with trio's clock."""
-    if not trio.lowlevel.in_trio_run():
-        return time.time()
-    clock = trio.lowlevel.current_clock()
-    now = clock.current_time()
-    anchor = _anchors.get(clock)
-    if anchor is None:
-        anchor = _anchors[clock] = time.time() - now
-    return anchor + now
+    if trio.lowlevel.in_trio_run():
+        return _wall.inside(trio.lowlevel.current_clock())
+    return _wall.outside()
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def utc_now() -> datetime:
+def now() -> datetime:
     """The time of `timestamp` as an aware datetime in UTC."""
     return _EPOCH + timedelta(seconds=timestamp())
+
+
+utc_now = now
+
+
+@contextmanager
+def starting_at(unix_time: float) -> Iterator[None]:
+    """Let wall time begin at `unix_time` inside the block.
+
+    Inside `trio.run` it advances from there with trio's clock; outside it
+    stands still. For tests and recorded examples. Blocks nest; leaving one
+    brings the time from before back.
+    """
+    global _wall  # noqa: PLW0603 - swapping it is the purpose
+    outer = _wall
+    _wall = _Wall(lambda: unix_time)
+    try:
+        yield
+    finally:
+        _wall = outer

@@ -1,0 +1,91 @@
+"""How long to wait before the next try. Pure: the last delay and the dice come in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from random import Random
+from typing import Final, Never
+
+from actorflow.errors import InvalidArgumentError
+
+_DICE: Final = Random()  # noqa: S311 - spreads tries out, keeps no secret
+
+
+class _Choice(StrEnum):
+    @classmethod
+    def _missing_(cls, value: object) -> Never:
+        raise InvalidArgumentError(cls.__name__, value, "one of " + ", ".join(cls))
+
+
+class BackoffStrategy(_Choice):
+    """How the delay grows from try to try."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class JitterStrategy(_Choice):
+    """How the delay is spread, so that many callers do not come back at once."""
+
+    NONE = "none"
+    FULL = "full"
+    EQUAL = "equal"
+    DECORRELATED = "decorrelated"
+
+
+def compute_delay_ms(
+    attempt: int,
+    *,
+    strategy: BackoffStrategy | str,
+    jitter: JitterStrategy | str,
+    base_delay_ms: int,
+    max_delay_ms: int,
+    previous_ms: int | None = None,
+    random: Random | None = None,
+) -> int:
+    """Milliseconds to wait after failure `attempt`, the first failure being 0.
+
+    Args:
+      previous_ms: the delay before this one, for decorrelated jitter; None
+        for the first.
+      random: the dice; a seeded one makes the delays reproducible.
+
+    Raises:
+      InvalidArgumentError: if a number is negative or a strategy unknown.
+    """
+    for name, number in (
+        ("attempt", attempt),
+        ("base_delay_ms", base_delay_ms),
+        ("max_delay_ms", max_delay_ms),
+        ("previous_ms", previous_ms or 0),
+    ):
+        if number < 0:
+            raise InvalidArgumentError(name, number, "0 or more")
+    dice = random or _DICE
+    capped = min(
+        _raw(BackoffStrategy(strategy), attempt, base_delay_ms, max_delay_ms), max_delay_ms
+    )
+    match JitterStrategy(jitter):
+        case JitterStrategy.NONE:
+            return capped
+        case JitterStrategy.FULL:
+            return dice.randint(0, capped)
+        case JitterStrategy.EQUAL:
+            return capped // 2 + dice.randint(0, capped // 2)
+        case JitterStrategy.DECORRELATED:
+            previous = base_delay_ms if previous_ms is None else previous_ms
+            longest = max(base_delay_ms, previous * 3)
+            return min(max_delay_ms, dice.randint(base_delay_ms, longest))
+
+
+def _raw(strategy: BackoffStrategy, attempt: int, base: int, cap: int) -> int:
+    match strategy:
+        case BackoffStrategy.EXPONENTIAL:
+            # Doubling 1 as often as the cap has bits already exceeds the cap,
+            # so the millionth try needs no million-bit number.
+            return base << min(attempt, cap.bit_length())
+        case BackoffStrategy.LINEAR:
+            return base * (attempt + 1)
+        case BackoffStrategy.CONSTANT:
+            return base
