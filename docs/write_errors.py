@@ -1,0 +1,91 @@
+"""Write `docs/reference/errors.md` from the classes: `python -m docs.write_errors`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from actorflow import errors
+from actorflow.errors import ActorflowError, ContractSuggestion
+
+PAGE: Final = Path(__file__).parent / "reference" / "errors.md"
+
+HEAD: Final = """\
+# Errors
+
+<!-- Written by `python -m docs.write_errors`; change actorflow/errors.py instead. -->
+
+Everything that actorflow raises on purpose is an `ActorflowError`. It has a stable `code`, typed
+fields, a `fix_hint` that says what to do and a `doc_url` that leads to its place on this page; a
+traceback shows both. All names are imported from `actorflow.errors`."""
+
+
+def page() -> str:
+    return "\n\n".join([HEAD, *_classes(), *_suggestions()]) + "\n"
+
+
+def _classes() -> Iterator[str]:
+    source = inspect.getsource(errors)
+    # A section of errors.py starts with a comment that stands alone.
+    sections = [(found.start(), found[1]) for found in re.finditer(r"\n\n# (.+)\n\n", source)]
+    places = {
+        kind: source.index(f"\nclass {name}(")
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, ActorflowError) and name[0] != "_"
+    }
+    for kind, place in sorted(places.items(), key=lambda item: item[1]):
+        while sections and sections[0][0] < place:
+            yield f"## {sections.pop(0)[1]}"
+        yield from _class(kind)
+
+
+def _class(kind: type[ActorflowError]) -> Iterator[str]:
+    yield f"### {kind.__name__}"
+    # Codes and hints that depend on the case are properties; an inherited code has its place
+    # with the class it comes from.
+    if isinstance(code := vars(kind).get("code"), str):
+        yield _code(code)
+    if kind is not ActorflowError:
+        yield "Is a: " + _listed(base.__name__ for base in kind.__bases__)
+    if fields := attrs.fields(kind):
+        yield "Fields: " + _listed(field.name for field in fields)
+    yield str(inspect.getdoc(kind))
+    hint: object = kind.fix_hint
+    if not isinstance(hint, str):
+        yield "Fix: the message or `fix_hint` says it for the case at hand."
+    elif hint:
+        yield f"Fix: {hint}"
+
+
+def _suggestions() -> Iterator[str]:
+    known = filter(None, map(errors.get_contract_suggestion, errors.contract_suggestion_codes()))
+    for family, suggestions in groupby(known, key=lambda it: "-".join(it.code.split("-")[:2])):
+        yield f"## Codes of {family}"
+        yield f'<a id="{family.lower()}"></a>'
+        for suggestion in suggestions:
+            yield from _suggestion(suggestion)
+
+
+def _suggestion(suggestion: ContractSuggestion) -> Iterator[str]:
+    yield f"### {suggestion.title}"
+    yield _code(suggestion.code)
+    yield suggestion.summary
+    yield "\n".join(f"- {step}" for step in suggestion.fix_steps)
+
+
+def _code(code: str) -> str:
+    return f'<a id="{code.lower()}"></a>Code: `{code}`'
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
