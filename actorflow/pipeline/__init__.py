@@ -1,0 +1,1 @@
+"""How stages are declared, wired, checked, looked up, linted and drawn."""
