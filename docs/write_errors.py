@@ -22,12 +22,12 @@ HEAD: Final = """\
 <!-- Written by `python -m docs.write_errors`; change actorflow/errors.py instead. -->
 
 Everything that actorflow raises on purpose is an `ActorflowError`. It has a stable `code`, typed
-fields, a `fix_hint` that says what to do and a `doc_url` that leads to its place on this page; a
-traceback shows both. All names are imported from `actorflow.errors`."""
+fields, a `fix_hint` that says what to do and a `doc_url` (below `DOC_BASE_URL`) that leads to its
+place on this page; a traceback shows both. All names are imported from `actorflow.errors`."""
 
 
 def page() -> str:
-    return "\n\n".join([HEAD, *_classes(), *_suggestions()]) + "\n"
+    return "\n\n".join([HEAD, *_classes(), *_suggestions(), *_other_names()]) + "\n"
 
 
 def _classes() -> Iterator[str]:
@@ -46,15 +46,15 @@ def _classes() -> Iterator[str]:
 
 
 def _class(kind: type[ActorflowError]) -> Iterator[str]:
-    yield f"### {kind.__name__}"
+    yield f"### `{kind.__name__}`"
     # Codes and hints that depend on the case are properties; an inherited code has its place
     # with the class it comes from.
     if isinstance(code := vars(kind).get("code"), str):
         yield _code(code)
     if kind is not ActorflowError:
         yield "Is a: " + _listed(base.__name__ for base in kind.__bases__)
-    if fields := attrs.fields(kind):
-        yield "Fields: " + _listed(field.name for field in fields)
+    if attrs.fields(kind):
+        yield _fields(kind)
     yield str(inspect.getdoc(kind))
     hint: object = kind.fix_hint
     if not isinstance(hint, str):
@@ -79,8 +79,24 @@ def _suggestion(suggestion: ContractSuggestion) -> Iterator[str]:
     yield "\n".join(f"- {step}" for step in suggestion.fix_steps)
 
 
+def _other_names() -> Iterator[str]:
+    yield "## What comes with the errors"
+    for name, thing in vars(errors).items():
+        if name[0] == "_" or getattr(thing, "__module__", None) != errors.__name__:
+            continue
+        if not (inspect.isclass(thing) and issubclass(thing, ActorflowError)):
+            yield f"### `{name}`"
+            if attrs.has(thing):
+                yield _fields(thing)
+            yield str(inspect.getdoc(thing))
+
+
 def _code(code: str) -> str:
     return f'<a id="{code.lower()}"></a>Code: `{code}`'
+
+
+def _fields(kind: type[attrs.AttrsInstance]) -> str:
+    return "Fields: " + _listed(field.name for field in attrs.fields(kind))
 
 
 def _listed(names: Iterable[str]) -> str:
