@@ -207,7 +207,7 @@ def open_classes(sources: Mapping[str, str]) -> list[str]:
                 continue
             is_final = "final" in map(_last_name, node.decorator_list)
             is_clear = SELF_EXPLAINING.intersection(map(_last_name, node.bases))
-            invites = "subclass" in (ast.get_docstring(node) or "").lower()
+            invites = re.search(r"(?i)(?<!not )\bsubclass", ast.get_docstring(node) or "")
             if not (is_final or is_clear or invites):
                 found.append(f"{path}: {node.name} is neither @final nor invites a subclass")
     return found
@@ -392,7 +392,14 @@ def test_closed_or_inviting_class_is_fine(head: str) -> None:
     assert open_classes({"actors/_ref.py": head}) == []
 
 
-@pytest.mark.parametrize("head", ["class Ref: ...", "@attrs.frozen\nclass Ref(Base): ..."])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "class Ref: ...",
+        "@attrs.frozen\nclass Ref(Base): ...",
+        'class Ref:\n    """Do not subclass."""',
+    ],
+)
 def test_open_class_is_found(head: str) -> None:
     assert len(open_classes({"actors/_ref.py": head})) == 1
 
