@@ -6,7 +6,6 @@ from ._bound import (
     BoundEventSink as BoundEventSink,
     EventCounter as EventCounter,
     bound_sink as bound_sink,
-    check_event_type as check_event_type,
     report as report,
 )
 from ._catalogue import CATALOGUE as CATALOGUE
@@ -111,5 +110,10 @@ from ._sink import (
     SelectiveSink as SelectiveSink,
     checked_sink as checked_sink,
 )
-from ._spec import Delivery as Delivery, EventSpec as EventSpec
+from ._spec import (
+    Delivery as Delivery,
+    EventSpec as EventSpec,
+    PayloadKey as PayloadKey,
+    payload_keys as payload_keys,
+)
 from ._validation import validate_event as validate_event

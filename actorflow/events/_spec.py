@@ -15,6 +15,7 @@ from typing import (
     Literal,
     NotRequired,
     TypeVar,
+    final,
     get_args,
     get_origin,
     get_type_hints,
@@ -38,6 +39,7 @@ class Delivery(Enum):
     """`try_emit`: never waits; the sink counts and reports what it refused."""
 
 
+@final
 @attrs.frozen
 class Rounded:
     """Marks a float that is written with at most this many decimals."""
@@ -49,6 +51,19 @@ Millis = Annotated[float, Rounded(3)]
 """A duration in milliseconds."""
 
 
+@final
+@attrs.frozen
+class PayloadKey:
+    """One key of a payload."""
+
+    name: str
+    type: str
+    """For readers: `str or null`, `list of Violation`."""
+    required: bool
+    note: str
+
+
+@final
 @attrs.frozen
 class EventSpec:
     """One row of the catalogue."""
@@ -64,9 +79,9 @@ class EventSpec:
         return " ".join((self.payload.__doc__ or "").split())
 
     @property
-    def keys(self) -> dict[str, Any]:
-        """The annotation of each key, in the order they are written down."""
-        return keys_of(self.payload)
+    def keys(self) -> tuple[PayloadKey, ...]:
+        """The keys an emitter supplies, in the order they are written down."""
+        return payload_keys(self.payload)
 
 
 declared: dict[str, EventSpec] = {}
@@ -90,6 +105,28 @@ def keys_of(payload: PayloadClass) -> dict[str, Any]:
     are strings until somebody resolves them, and it looks before that.
     """
     return get_type_hints(payload, include_extras=True)
+
+
+def payload_keys(payload: PayloadClass) -> tuple[PayloadKey, ...]:
+    """The keys of a payload class, or of a part of one, in the order they are written down."""
+    return tuple(
+        PayloadKey(
+            name, described(annotation), is_required(annotation), "; ".join(_notes(annotation))
+        )
+        for name, annotation in keys_of(payload).items()
+    )
+
+
+def is_required(annotation: Any) -> bool:
+    return get_origin(annotation) is not NotRequired
+
+
+def _notes(annotation: Any) -> list[str]:
+    if get_origin(annotation) is NotRequired:
+        return _notes(get_args(annotation)[0])
+    if get_origin(annotation) is Annotated:
+        return [note for note in get_args(annotation)[1:] if isinstance(note, str)]
+    return []
 
 
 def described(annotation: Any) -> str:

@@ -19,7 +19,7 @@ from typing import (
 )
 
 from ._catalogue import CATALOGUE
-from ._spec import Rounded, described, keys_of
+from ._spec import Rounded, described, is_required, keys_of
 
 # What a bound sink adds. All of it or nothing: a component that emits into a
 # plain sink supplies only its own keys.
@@ -60,7 +60,7 @@ def _stamping(payload: Mapping[str, Any]) -> Iterator[str]:
 
 @cache
 def _check_for(type: str) -> Check:
-    return _object({**_KNOWN_ANYWHERE, **CATALOGUE[type].keys})
+    return _object({**_KNOWN_ANYWHERE, **keys_of(CATALOGUE[type].payload)})
 
 
 def _check(annotation: Any) -> Check:
@@ -87,14 +87,12 @@ def _check(annotation: Any) -> Check:
 
 
 def _object(keys: Mapping[str, Any]) -> Check:
-    required = {
-        key for key, annotation in keys.items() if get_origin(annotation) is not NotRequired
-    }
+    required = {key for key, annotation in keys.items() if is_required(annotation)}
     checks = {key: _check(annotation) for key, annotation in keys.items()}
 
     def check(path: str, value: object) -> Iterator[str]:
         if not isinstance(value, dict):
-            yield f"{path or 'payload'} must be an object, found {value!r}"
+            yield f"{path} must be an object, found {value!r}"
             return
         for key in sorted(required - value.keys()):
             yield f"{_join(path, key)} is missing"
@@ -114,7 +112,7 @@ def _mapping(check_item: Check) -> Check:
             return
         for key, item in value.items():
             if not isinstance(key, str):
-                yield f"{path} has the key {key!r}, which is not a string"
+                yield f"{path or 'payload'} has the key {key!r}, which is not a string"
             yield from check_item(_join(path, key), item)
 
     return check
@@ -173,7 +171,7 @@ def _scalar(kind: type) -> Check:
 
 def _json(path: str, value: object) -> Iterator[str]:
     if isinstance(value, dict):
-        yield from _mapping(_json)(path or "payload", value)
+        yield from _mapping(_json)(path, value)
     elif isinstance(value, list):
         yield from _list(_json)(path, value)
     elif isinstance(value, float):

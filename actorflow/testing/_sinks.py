@@ -11,8 +11,9 @@ import attrs
 from actorflow.events import validate_event
 
 
-class CatalogueViolation(BaseException):  # noqa: N818 - an Error could be handled
-    """A strict sink was handed an event that is not what the catalogue says; do not subclass.
+@final
+class CatalogueViolation(BaseException):
+    """A strict sink was handed an event that is not what the catalogue says.
 
     Not an `Exception`, because whatever emits survives the exceptions of its
     sink, and a test must not survive this one.

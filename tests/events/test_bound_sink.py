@@ -390,6 +390,7 @@ def test_context_in_a_run_reports_on_the_counter_of_the_run() -> None:
     report(of_context, "a", {"amount": 3})
 
     assert of_context is run
+    assert run.sink is recorded
     recorded.assert_emitted("a", pipeline_run_id=str(RUN), seq=1, amount=3)
 
 

@@ -71,6 +71,7 @@ async def test_noop_sink_does_nothing_whatever_it_gets(type: Any, data: Any) -> 
 
     assert await emit(type=type, data=data) is None
     assert try_emit(type=type, data=data) is None
+    assert not NoOpEventSink().takes(type)
 
 
 @pytest.mark.spec("E22")

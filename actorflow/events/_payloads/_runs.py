@@ -7,6 +7,31 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from .._spec import Delivery, Millis, event
 
 
+class WideContext(TypedDict):
+    """What a wide event says about the run; null where the context does not know."""
+
+    pipeline_run_id: str | None
+    request_id: str | None
+    session_id: str | None
+    user_id: str | None
+    org_id: str | None
+    topology: str | None
+    execution_mode: str | None
+    service: str | None
+
+
+class StageSummary(TypedDict):
+    """What a wide event says about one stage."""
+
+    stage: str
+    status: Literal["completed", "skipped", "canceled", "failed"]
+    started_at: str
+    ended_at: str
+    duration_ms: Millis
+    error: str | None
+    data_keys: Annotated[list[str], "sorted"]
+
+
 @event("pipeline.started", Delivery.WAIT)
 class PipelineStarted(TypedDict):
     """The run was accepted; no stage has started."""
@@ -84,6 +109,18 @@ class PipelineChildFailed(TypedDict):
     duration_ms: Millis
 
 
+@event("pipeline.wide", Delivery.TRY)
+class PipelineWide(WideContext):
+    """Just before the terminal event of a run, where switched on: the whole run in one."""
+
+    pipeline_name: str
+    status: str
+    duration_ms: Millis | None
+    stage_counts: dict[str, int]
+    stage_details: Annotated[list[StageSummary], "in the order the stages ended"]
+    extra: NotRequired[dict[str, Any]]
+
+
 @event("stage.started", Delivery.TRY)
 class StageStarted(TypedDict):
     """The stage is about to be called for the first time in this attempt."""
@@ -150,47 +187,10 @@ class StageRetryExhausted(TypedDict):
     error: str
 
 
-class StageSummary(TypedDict):
-    """What a wide event says about one stage."""
-
-    stage: str
-    status: Literal["completed", "skipped", "canceled", "failed"]
-    started_at: str
-    ended_at: str
-    duration_ms: Millis
-    error: str | None
-    data_keys: Annotated[list[str], "sorted"]
-
-
-class WideContext(TypedDict):
-    """What a wide event says about the run; null where the context does not know."""
-
-    pipeline_run_id: str | None
-    request_id: str | None
-    session_id: str | None
-    user_id: str | None
-    org_id: str | None
-    topology: str | None
-    execution_mode: str | None
-    service: str | None
-
-
 @event("stage.wide", Delivery.TRY)
 class StageWide(WideContext, StageSummary):
     """Right after the end event of a stage, where switched on: everything about it in one."""
 
-    extra: NotRequired[dict[str, Any]]
-
-
-@event("pipeline.wide", Delivery.TRY)
-class PipelineWide(WideContext):
-    """Just before the terminal event of a run, where switched on: the whole run in one."""
-
-    pipeline_name: str
-    status: str
-    duration_ms: Millis | None
-    stage_counts: dict[str, int]
-    stage_details: Annotated[list[StageSummary], "in the order the stages ended"]
     extra: NotRequired[dict[str, Any]]
 
 

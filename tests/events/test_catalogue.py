@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import actorflow
+from actorflow.events import CATALOGUE, BoundEventSink, Delivery, validate_event
+from actorflow.testing import CatalogueViolation, RecordingEventSink
+from docs import write_events
+
+PACKAGE: Final = Path(actorflow.__file__).parent
+GOLDEN: Final = Path(__file__).parent.parent / "golden" / "catalogue.json"
+
+JSON: Final = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+COMPLETED: Final[Mapping[str, Any]] = {
+    "stage": "llm",
+    "kind": None,
+    "attempt": 1,
+    "status": "ok",
+    "tries": 1,
+    "duration_ms": 1.5,
+}
+VIOLATION: Final[Mapping[str, Any]] = {
+    "type": "pii",
+    "message": "an address",
+    "severity": 1,
+    "metadata": {"rule": ["a", None]},
+    "location": [0, 4],
+}
+
+
+def emissions(tree: ast.AST) -> Iterator[ast.Call]:
+    """Calls that hand an event to something."""
+    names = {"emit", "try_emit", "try_emit_event", "emit_event", "report"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name in names:
+                yield node
+
+
+def literal_type(call: ast.Call) -> str | None:
+    candidates = [keyword.value for keyword in call.keywords if keyword.arg == "type"]
+    for value in [*candidates, *call.args]:
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            return value.value
+    return None
+
+
+def package_calls() -> Iterator[tuple[str, ast.Call]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for call in emissions(ast.parse(path.read_text("utf-8"))):
+            yield f"{path.name}:{call.lineno}", call
+
+
+@pytest.mark.spec("E67")
+def test_every_type_the_package_emits_is_in_the_catalogue() -> None:
+    unknown = {
+        place: type
+        for place, call in package_calls()
+        if (type := literal_type(call)) is not None and type not in CATALOGUE
+    }
+
+    assert not unknown
+
+
+def test_collector_of_types_sees_literals() -> None:
+    source = "sink.try_emit(type='a', data=None); ctx.try_emit_event('b'); report(sink, 'c', {})"
+
+    assert [literal_type(call) for call in emissions(ast.parse(source))] == ["a", "b", "c"]
+
+
+@pytest.mark.spec("E1", "E5")
+def test_nothing_in_the_package_emits_by_position() -> None:
+    positional = [
+        place
+        for place, call in package_calls()
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in {"emit", "try_emit"}
+        and call.args
+    ]
+
+    assert not positional
+
+
+def test_catalogue_rows_are_complete() -> None:
+    assert {"pipeline.started", "tool.failed", "work.in_doubt", "session.closed"} < CATALOGUE.keys()
+    for type, spec in CATALOGUE.items():
+        assert spec.type == type
+        assert spec.doc.endswith("."), type
+        assert spec.keys, type
+    assert CATALOGUE["stage.completed"].delivery is Delivery.TRY
+    assert CATALOGUE["pipeline.completed"].delivery is Delivery.WAIT
+
+
+@pytest.mark.spec("E120")
+def test_catalogue_changes_on_purpose_only() -> None:
+    pinned = {
+        type: {
+            "delivery": spec.delivery.value,
+            "keys": {key.name: key.type for key in spec.keys if key.required},
+            "keys_at_times": {key.name: key.type for key in spec.keys if not key.required},
+        }
+        for type, spec in CATALOGUE.items()
+    }
+    text = json.dumps(pinned, indent=2, sort_keys=True) + "\n"
+    if os.environ.get("WRITE_GOLDEN"):
+        GOLDEN.write_text(text, "utf-8")
+
+    assert GOLDEN.read_text("utf-8") == text, "users read these keys; see WRITE_GOLDEN=1"
+
+
+def test_reference_page_shows_the_catalogue() -> None:
+    assert write_events.PAGE.read_text("utf-8") == write_events.page(), (
+        "run `python -m docs.write_events`"
+    )
+
+
+@pytest.mark.spec("E116")
+def test_payload_as_promised_has_no_complaints() -> None:
+    assert validate_event("stage.completed", COMPLETED) == []
+    assert validate_event("stage.completed", {**COMPLETED, "duration_ms": 2}) == []
+    assert validate_event("tool.undone", None) != []
+
+
+@pytest.mark.spec("E116", "E68", "E73")
+@pytest.mark.parametrize(
+    ("type", "data", "complaint"),
+    [
+        ("stage.completed", {**COMPLETED, "kind": 3}, "kind must be str, found 3"),
+        ("stage.completed", {**COMPLETED, "attempt": True}, "attempt must be int, found True"),
+        ("stage.completed", {**COMPLETED, "attempt": "1"}, "attempt must be int, found '1'"),
+        ("stage.completed", {**COMPLETED, "tokens": 3}, "tokens is not a key of this event"),
+        (
+            "stage.completed",
+            {key: value for key, value in COMPLETED.items() if key != "tries"},
+            "tries is missing",
+        ),
+        (
+            "stage.completed",
+            {**COMPLETED, "status": "fail"},
+            "status must be one of 'ok', 'cancel', found 'fail'",
+        ),
+        (
+            "stage.completed",
+            {**COMPLETED, "duration_ms": 1.23456},
+            "duration_ms must be rounded to 3 decimals, found 1.23456",
+        ),
+        (
+            "stage.completed",
+            {**COMPLETED, "duration_ms": float("inf")},
+            "duration_ms must be a finite number, found inf",
+        ),
+        (
+            "stage.completed",
+            {**COMPLETED, "seq": 1, "timestamp": "2026-01-01T00:00:00+00:00", "request_id": None,
+             "execution_mode": None},
+            "pipeline_run_id is missing beside seq",
+        ),
+        (
+            "guardrail.fail_open",
+            {"stage": "g", "violation_count": 0, "fail_on_violation": 0, "violations": []},
+            "fail_on_violation must be one of False, found 0",
+        ),
+        (
+            "guardrail.fail_open",
+            {"stage": "g", "violation_count": 1, "fail_on_violation": False,
+             "violations": [{**VIOLATION, "location": ["start"]}]},
+            "violations[0].location[0] must be int, found 'start'",
+        ),
+        (
+            "guardrail.fail_open",
+            {"stage": "g", "violation_count": 1, "fail_on_violation": False, "violations": ["x"]},
+            "violations[0] must be an object, found 'x'",
+        ),
+        (
+            "guardrail.fail_open",
+            {"stage": "g", "violation_count": 1, "fail_on_violation": False, "violations": "x"},
+            "violations must be a list, found 'x'",
+        ),
+        (
+            "guardrail.violations_detected",
+            {"stage": "g", "check": "C", "violation_count": 1,
+             "violations": [{**VIOLATION, "metadata": {3: 1}}]},
+            "violations[0].metadata has the key 3, which is not a string",
+        ),
+        (
+            "pipeline.completed",
+            {"pipeline_name": "p", "duration_ms": 1, "stage_counts": []},
+            "stage_counts must be an object, found []",
+        ),
+        ("order.placed", {"at": {1, 2}}, "at must be a JSON value, found {1, 2}"),
+        ("order.placed", {"at": (1,)}, "at must be a JSON value, found (1,)"),
+        ("order.placed", {"at": [b""]}, "at[0] must be a JSON value, found b''"),
+        ("order.placed", {"at": {"x": float("nan")}}, "at.x must be a finite number, found nan"),
+    ],
+)  # fmt: skip
+def test_payload_that_breaks_a_promise_is_named(
+    type: str, data: Mapping[str, Any], complaint: str
+) -> None:
+    assert validate_event(type, data) == [complaint]
+
+
+@pytest.mark.spec("E116")
+def test_violations_of_a_guardrail_are_fine_as_described() -> None:
+    assert not validate_event(
+        "guardrail.fail_open",
+        {
+            "stage": "g",
+            "violation_count": 2,
+            "fail_on_violation": False,
+            "violations": [VIOLATION, {**VIOLATION, "location": None}],
+        },
+    )
+
+
+@pytest.mark.spec("E68")
+@given(st.dictionaries(st.text(), JSON, max_size=4))
+@settings(max_examples=50)
+def test_user_events_may_carry_any_json(data: dict[str, Any]) -> None:
+    assert validate_event("order.placed", data) == []
+    json.dumps(data, allow_nan=False)
+
+
+@pytest.mark.spec("E116", "E66")
+async def test_strict_sink_ends_the_test_where_the_event_was_emitted() -> None:
+    recorded = RecordingEventSink(strict=True)
+    sink = BoundEventSink(recorded)
+
+    sink.try_emit(type="stage.completed", data=COMPLETED)
+    with pytest.raises(CatalogueViolation, match=r"stage\.completed: tries is missing"):
+        sink.try_emit(
+            type="stage.completed",
+            data={key: value for key, value in COMPLETED.items() if key != "tries"},
+        )
+    with pytest.raises(CatalogueViolation, match="duration_ms must be float"):
+        await sink.emit(type="stage.completed", data={**COMPLETED, "duration_ms": "1"})
+
+
+@pytest.mark.spec("E66")
+def test_recording_sink_finds_what_was_emitted() -> None:
+    recorded = RecordingEventSink()
+    for type, data in (("a", {"x": 1, "y": []}), ("b", None), ("a", {"x": 2})):
+        assert recorded.try_emit(type=type, data=data) is True
+
+    assert recorded.types() == ["a", "b", "a"]
+    assert recorded.payloads("a") == [{"x": 1, "y": []}, {"x": 2}]
+    assert recorded.payloads("b") == [{}]
+    assert recorded.assert_emitted("a", x=2) == {"x": 2}
+    assert recorded.assert_emitted("a", y=[])["x"] == 1
+    with pytest.raises(AssertionError, match=r"no a with \{'x': 3\} was emitted"):
+        recorded.assert_emitted("a", x=3)
+    with pytest.raises(AssertionError, match=r"only \['a', 'b'\]"):
+        recorded.assert_emitted("c")
+
+
+@pytest.mark.spec("E66")
+def test_recording_sink_knows_the_order() -> None:
+    recorded = RecordingEventSink()
+    for type in ("a", "b", "a", "c"):
+        recorded.try_emit(type=type, data=None)
+
+    recorded.assert_order("a", "a", "c")
+    with pytest.raises(AssertionError, match="b did not arrive after c"):
+        recorded.assert_order("a", "c", "b")
+    with pytest.raises(AssertionError, match="d did not arrive at all"):
+        recorded.assert_order("d")
+
+
+@pytest.mark.spec("E66")
+def test_recording_sink_notices_a_gap_in_the_numbers() -> None:
+    recorded = RecordingEventSink()
+    sink = BoundEventSink(recorded, pipeline_run_id="r", first_seq=7)
+    other = BoundEventSink(recorded, pipeline_run_id="other")
+    for each in (sink, other, sink):
+        each.try_emit(type="a", data=None)
+
+    recorded.assert_seq_contiguous("r")
+    with pytest.raises(AssertionError, match=r"run nobody are numbered \[\]"):
+        recorded.assert_seq_contiguous("nobody")
+    sink.try_emit(type="a", data=None)
+    del recorded.events[2]
+    with pytest.raises(AssertionError, match=r"run r are numbered \[7, 9\]"):
+        recorded.assert_seq_contiguous("r")
