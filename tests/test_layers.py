@@ -197,20 +197,23 @@ def eager_extras(sources: Mapping[str, str], extras: Mapping[str, frozenset[str]
 
 
 def open_classes(sources: Mapping[str, str]) -> list[str]:
-    """Public classes that are neither `@final` nor say that they may be subclassed."""
-    found = []
-    for path, source in sources.items():
-        if path == "errors.py":  # a tree of exceptions is there to be extended
-            continue
-        for node in ast.parse(source, path).body:
-            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
-                continue
-            is_final = "final" in map(_last_name, node.decorator_list)
-            is_clear = SELF_EXPLAINING.intersection(map(_last_name, node.bases))
-            invites = re.search(r"(?i)(?<!not )\bsubclass", ast.get_docstring(node) or "")
-            if not (is_final or is_clear or invites):
-                found.append(f"{path}: {node.name} is neither @final nor invites a subclass")
-    return found
+    """Public classes that could be `@final`, are not, and do not invite a subclass either."""
+    classes = [
+        (path, node)
+        for path, source in sources.items()
+        for node in ast.parse(source, path).body
+        # A tree of exceptions is there to be extended.
+        if isinstance(node, ast.ClassDef) and path != "errors.py" and node.name[0] != "_"
+    ]
+    extended = {_last_name(base) for _, node in classes for base in node.bases}
+    return [
+        f"{path}: {node.name} is neither @final nor invites a subclass"
+        for path, node in classes
+        if "final" not in map(_last_name, node.decorator_list)
+        and SELF_EXPLAINING.isdisjoint(map(_last_name, node.bases))
+        and node.name not in extended
+        and not re.search(r"(?i)(?<!not )\bsubclass", ast.get_docstring(node) or "")
+    ]
 
 
 def _last_name(expression: ast.expr) -> str:
@@ -385,6 +388,7 @@ def test_optional_packages_are_read_from_the_project_file() -> None:
         "class Ref(Protocol[M]): ...",
         "class Ref(enum.StrEnum): ...",
         'class Ref:\n    """Subclass it and write `receive`."""',
+        "class Ref: ...\n@final\nclass RemoteRef(Ref): ...",
         "class _Ref: ...",
     ],
 )
