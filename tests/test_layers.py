@@ -202,14 +202,16 @@ def open_classes(sources: Mapping[str, str]) -> list[str]:
         (path, node)
         for path, source in sources.items()
         for node in ast.parse(source, path).body
-        # A tree of exceptions is there to be extended.
-        if isinstance(node, ast.ClassDef) and path != "errors.py" and node.name[0] != "_"
+        if isinstance(node, ast.ClassDef)
     ]
     extended = {_last_name(base) for _, node in classes for base in node.bases}
     return [
         f"{path}: {node.name} is neither @final nor invites a subclass"
         for path, node in classes
-        if "final" not in map(_last_name, node.decorator_list)
+        # A tree of exceptions is there to be extended.
+        if path != "errors.py"
+        and not node.name.startswith("_")
+        and "final" not in map(_last_name, node.decorator_list)
         and SELF_EXPLAINING.isdisjoint(map(_last_name, node.bases))
         and node.name not in extended
         and not re.search(r"(?i)(?<!not )\bsubclass", ast.get_docstring(node) or "")
