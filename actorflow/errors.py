@@ -8,10 +8,12 @@ where to read on are notes of the exception, so a traceback shows them too.
 from __future__ import annotations
 
 import json
+import reprlib
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import attrs
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -92,6 +94,231 @@ class MissingExtraError(ActorflowError, ImportError):
 
     def __str__(self) -> str:
         return f"{self.feature} needs packages that are not installed"
+
+
+# Values
+
+
+@attrs.define(slots=False, eq=False)
+class FrozenValueError(ActorflowError, TypeError):
+    """Somebody tried to change a value that others hold as well."""
+
+    operation: str
+
+    code: ClassVar[str] = "MODEL-001-FROZEN"
+    fix_hint: ClassVar[str] = "Change a copy: thaw(value) gives plain dicts and lists."
+
+    def __str__(self) -> str:
+        return f"cannot do {self.operation}: the value is frozen"
+
+
+@attrs.define(slots=False, eq=False)
+class WireFormatError(ActorflowError, ValueError):
+    """A value cannot be written as JSON, or JSON does not describe the value it should."""
+
+    path: str
+    """Where in the value: ``data.frames[3]``. Empty for the value as a whole."""
+    found: object
+    """What stands there; `attrs.NOTHING` if it is missing."""
+    expected: str
+
+    code: ClassVar[str] = "MODEL-002-WIRE"
+    fix_hint: ClassVar[str] = "Correct the value at that path."
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the value'} must be {self.expected}, found {reprlib.repr(self.found)}"
+
+
+@attrs.define(slots=False, eq=False)
+class InvalidDeltaError(WireFormatError):
+    """A delta, or what it should be made of or applied to, has the wrong form."""
+
+    code: ClassVar[str] = "DELTA-001-INVALID"
+    fix_hint: ClassVar[str] = "Pass mappings, and deltas as compute_delta made them."
+
+
+# Actors
+
+
+@attrs.define(slots=False, eq=False)
+class ActorError(ActorflowError):
+    """Something went wrong between actors."""
+
+    actor: str
+    """Path of the actor it is about, for example ``"call/speaker"``."""
+
+    code: ClassVar[str] = "ACTOR-000"
+
+
+@attrs.define(slots=False, eq=False)
+class MailboxFullError(ActorError):
+    """A message could not be queued, or was pushed out of the queue again."""
+
+    capacity: int
+    policy: str
+
+    code: ClassVar[str] = "ACTOR-001-MAILBOX_FULL"
+    fix_hint: ClassVar[str] = (
+        "Wait for room with `await ref.tell(...)`, raise `capacity`, or choose a policy that drops."
+    )
+
+    def __str__(self) -> str:
+        return (
+            f"the mailbox of {self.actor} had no room for the message"
+            f" (capacity {self.capacity}, policy {self.policy})"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class ActorStoppedError(ActorError):
+    """The actor takes no messages, now and later."""
+
+    why: str
+
+    code: ClassVar[str] = "ACTOR-002-STOPPED"
+    fix_hint: ClassVar[str] = "Look the actor up again by name, or stop sending when it ends."
+
+    def __str__(self) -> str:
+        return f"{self.actor} takes no messages: {self.why}"
+
+
+@attrs.define(slots=False, eq=False)
+class ActorCrashedError(ActorError):
+    """The actor ended while it had the request in hand; the cause is the crash."""
+
+    why: str
+
+    code: ClassVar[str] = "ACTOR-003-CRASHED"
+    fix_hint: ClassVar[str] = (
+        "Read the cause. The request is not handled a second time; ask again if that is safe."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.actor} did not answer: {self.why}"
+
+
+@attrs.define(slots=False, eq=False)
+class AskTimeoutError(ActorError, trio.TooSlowError):
+    """No answer came before the deadline."""
+
+    waited: float
+
+    code: ClassVar[str] = "ACTOR-004-ASK_TIMEOUT"
+    fix_hint: ClassVar[str] = (
+        "Give a longer `timeout`, or see in `system.tree()` what the actor is busy with."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.actor} did not answer within {self.waited:g} s"
+
+
+@attrs.define(slots=False, eq=False)
+class NoReplyError(ActorError):
+    """The request was handled and nobody answered it."""
+
+    request: str
+
+    code: ClassVar[str] = "ACTOR-005-NO_REPLY"
+    fix_hint: ClassVar[str] = (
+        "Call `reply.send(...)` while handling, or `reply.defer()` to answer later."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.actor} handled {self.request} without answering it"
+
+
+@attrs.define(slots=False, eq=False)
+class MailboxDeadlockError(ActorError):
+    """Waiting here would close a ring of actors that wait for each other."""
+
+    ring: tuple[str, ...]
+    """Who waits for whom, first actor repeated at the end."""
+
+    code: ClassVar[str] = "ACTOR-006-DEADLOCK"
+    fix_hint: ClassVar[str] = (
+        "Break the ring: answer later with `reply.defer()`, use `tell_nowait` or a policy that"
+        " drops on one edge, or give the wait a timeout."
+    )
+
+    def __str__(self) -> str:
+        return "actors would wait for each other forever: " + " -> ".join(self.ring)
+
+
+@attrs.define(slots=False, eq=False)
+class RestartBudgetExceededError(ActorError):
+    """A supervisor restarted too often and gave up; the cause is the last crash."""
+
+    child: str
+    max_restarts: int
+    window: float
+
+    code: ClassVar[str] = "ACTOR-007-BUDGET"
+    fix_hint: ClassVar[str] = (
+        "Mend what the cause shows, or allow more with `max_restarts`, `window` or a `backoff`."
+    )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.actor} gave up on {self.child}: more than {self.max_restarts} restarts"
+            f" within {self.window:g} s"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class StartFailedError(ActorError):
+    """An actor ended before it was ready; the cause, if it crashed, is the crash."""
+
+    why: str
+
+    code: ClassVar[str] = "ACTOR-008-START"
+    fix_hint: ClassVar[str] = "Mend `on_start`, or give it more time with `start_timeout`."
+
+    def __str__(self) -> str:
+        return f"{self.actor} did not start: {self.why}"
+
+
+@attrs.define(slots=False, eq=False)
+class UnknownActorError(ActorError, KeyError):
+    """No actor of the system has this path."""
+
+    known: tuple[str, ...]
+    closest: str | None = None
+
+    code: ClassVar[str] = "ACTOR-009-UNKNOWN"
+
+    @property
+    def fix_hint(self) -> str:  # type: ignore[override]
+        # A property where the base has a constant: the hint depends on the names.
+        if self.closest is not None:
+            return f"Did you mean {self.closest!r}?"
+        return f"Known here: {', '.join(self.known) or 'none'}."
+
+    def __str__(self) -> str:
+        return f"there is no actor {self.actor!r}"
+
+
+@attrs.define(slots=False, eq=False)
+class NameTakenError(ActorError):
+    """A sibling has this name already."""
+
+    code: ClassVar[str] = "ACTOR-010-NAME_TAKEN"
+    fix_hint: ClassVar[str] = "Give every child of one supervisor a name of its own."
+
+    def __str__(self) -> str:
+        return f"there is an actor {self.actor!r} already"
+
+
+@attrs.define(slots=False, eq=False)
+class TooManyChildrenError(ActorError):
+    """The supervisor has as many spawned children as it may have."""
+
+    max_children: int
+
+    code: ClassVar[str] = "ACTOR-011-TOO_MANY"
+    fix_hint: ClassVar[str] = "Wait until one of them ends, or raise `max_children`."
+
+    def __str__(self) -> str:
+        return f"{self.actor or 'the system'} has {self.max_children} spawned children already"
 
 
 # Events
@@ -719,3 +946,226 @@ class TaskGroupClosedError(ActorflowError, RuntimeError):
 
     def __str__(self) -> str:
         return f"task {self.task!r} cannot start: its group is not open"
+
+
+# Running
+
+
+class _Failure(Protocol):
+    # What an error reads of the failures it carries; a run brings its own class.
+    @property
+    def stage(self) -> str: ...
+    @property
+    def exception(self) -> BaseException | None: ...
+
+
+@attrs.define(slots=False, eq=False)
+class StageError(ActorflowError):
+    """A stage brought its run down."""
+
+
+@attrs.define(slots=False, eq=False)
+class UnifiedStageExecutionError(StageError):
+    """A run failed; it says which stage was first and carries whatever was done until then."""
+
+    stage: str
+    original: Exception
+    recoverable: bool
+    results: Mapping[str, Any]
+    """Every output of the run, those of failed stages included."""
+    failures: Sequence[_Failure]
+    """All failures in order, those raised while the others were being stopped included."""
+    pipeline_name: str
+    pipeline_run_id: UUID | str | None
+    summary: Any = attrs.field(default=None, repr=False)
+
+    code: ClassVar[str] = "RUN-001-STAGE_FAILED"
+    fix_hint: ClassVar[str] = (
+        "Look at the cause; `results` has what the other stages produced, `failures` what else failed."
+    )
+
+    def __str__(self) -> str:
+        others = [failure.stage for failure in self.failures[1:]]
+        more = f" (and {len(others)} more: {', '.join(others)})" if others else ""
+        return f"stage {self.stage!r} failed: {self.original}{more}"
+
+    def as_group(self) -> ExceptionGroup[Exception]:
+        """All failures as one group, for `except*`."""
+        originals = [f.exception for f in self.failures if isinstance(f.exception, Exception)]
+        return ExceptionGroup(str(self), originals or [self.original])
+
+
+StageExecutionError = UnifiedStageExecutionError
+
+
+@attrs.define(slots=False, eq=False)
+class UnifiedPipelineCancelled(ActorflowError):  # noqa: N818 - a wish that was granted
+    """A run was cancelled; it carries whatever was done until then."""
+
+    stage: str
+    """The stage that asked for it, or `<external>`."""
+    reason: str
+    results: Mapping[str, Any]
+    failures: Sequence[_Failure]
+    pipeline_name: str
+    pipeline_run_id: UUID | str | None
+
+    code: ClassVar[str] = "RUN-003-CANCELED"
+    fix_hint: ClassVar[str] = "`results` has what was produced before the cancellation."
+
+    def __str__(self) -> str:
+        by = "from outside" if self.stage == "<external>" else f"by stage {self.stage!r}"
+        return f"pipeline {self.pipeline_name!r} was canceled {by}: {self.reason}"
+
+
+@attrs.define(slots=False, eq=False)
+class StageTimeoutError(ActorflowError, TimeoutError):
+    """A stage took longer than it may."""
+
+    stage: str
+    timeout: float
+    elapsed: float
+
+    code: ClassVar[str] = "RUN-002-TIMEOUT"
+    fix_hint: ClassVar[str] = (
+        "Raise the stage's `timeout`, or call `ctx.extend_timeout(seconds)` while there is progress."
+    )
+
+    def __str__(self) -> str:
+        return f"Stage timed out after {round(self.timeout * 1000, 3):.12g}ms"
+
+
+@attrs.define(slots=False, eq=False)
+class UnsupportedResultError(ActorflowError, TypeError):
+    """A stage returned something that is no output."""
+
+    stage: str
+    found: object
+
+    code: ClassVar[str] = "RUN-004-RESULT_TYPE"
+    fix_hint: ClassVar[str] = "Return a StageOutput, a mapping, or None."
+
+    def __str__(self) -> str:
+        kind = type(self.found).__name__
+        return f"Stage {self.stage} returned unsupported result type {kind}"
+
+
+@attrs.define(slots=False, eq=False)
+class StageFailedError(ActorflowError):
+    """A stage returned FAIL."""
+
+    stage: str
+    error: str
+    output: Any = attrs.field(default=None, repr=False)
+
+    code: ClassVar[str] = "RUN-005-FAIL_OUTPUT"
+    fix_hint: ClassVar[str] = "The stage decided to fail; `output` has what it said about it."
+
+    def __str__(self) -> str:
+        return self.error
+
+
+@attrs.define(slots=False, eq=False)
+class StageRetryRequested(ActorflowError):  # noqa: N818 - a request, not an error
+    """A stage returned RETRY."""
+
+    stage: str
+    error: str
+    output: Any = attrs.field(default=None, repr=False)
+
+    code: ClassVar[str] = "RUN-005-RETRY_OUTPUT"
+    fix_hint: ClassVar[str] = (
+        "Run the pipeline with a RetryInterceptor to have the stage tried again."
+    )
+
+    def __str__(self) -> str:
+        return self.error
+
+
+@attrs.define(slots=False, eq=False)
+class DeadlockedGraphError(ActorflowError, RuntimeError):
+    """Stages are left that nothing will ever start."""
+
+    remaining: tuple[str, ...]
+    """Sorted."""
+
+    code: ClassVar[str] = "RUN-010-DEADLOCK"
+    fix_hint: ClassVar[str] = "Check the stream edges and conditions around the stages named."
+
+    def __str__(self) -> str:
+        names = ", ".join(map(repr, self.remaining))
+        return f"the run cannot go on: nothing runs, and nothing can start {names}"
+
+
+@attrs.define(slots=False, eq=False)
+class TransientError(ActorflowError):
+    """Something failed that may well work when it is tried again."""
+
+    message: str = "temporary failure"
+
+    code: ClassVar[str] = "TRANSIENT-001"
+    fix_hint: ClassVar[str] = "Try again; a RetryInterceptor with default settings does."
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@attrs.define(slots=False, eq=False)
+class RateLimitError(TransientError):
+    """A service refuses because it was asked too often."""
+
+    retry_after: float | None = None
+    """Seconds the service wants to be left alone."""
+
+    code: ClassVar[str] = "TRANSIENT-002"
+
+
+@attrs.define(slots=False, eq=False)
+class ServiceUnavailableError(TransientError):
+    """A service does not answer at the moment."""
+
+    retry_after: float | None = None
+    """Seconds the service wants to be left alone."""
+
+    code: ClassVar[str] = "TRANSIENT-003"
+
+
+# Command line
+
+
+@attrs.define(slots=False, eq=False)
+class TargetError(ActorflowError):
+    """A command was pointed at a file or module that does not give it a pipeline."""
+
+    target: str
+    problem: str
+    remedy: str = "Run it with `python` first: it has to import without an error."
+
+    code: ClassVar[str] = "CLI-001-TARGET"
+
+    @property
+    def fix_hint(self) -> str:  # type: ignore[override]
+        # A property where the base has a constant: a wrong path is mended otherwise than a wrong file.
+        return self.remedy
+
+    def __str__(self) -> str:
+        return f"{self.target} cannot be used: {self.problem}"
+
+
+@attrs.define(slots=False, eq=False)
+class MissingProgramError(ActorflowError):
+    """A command needs a program that is not installed on this machine."""
+
+    purpose: str
+    program: str
+    package: str
+
+    code: ClassVar[str] = "CLI-002-PROGRAM"
+
+    @property
+    def fix_hint(self) -> str:  # type: ignore[override]
+        # A property where the base has a constant: the package is part of the hint.
+        return f"Install {self.package}, for example `apt-get install {self.package}`."
+
+    def __str__(self) -> str:
+        return f"{self.purpose} needs the program {self.program!r}, which is not on the PATH"
