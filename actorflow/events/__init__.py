@@ -17,6 +17,10 @@ from ._current import (
     get_event_sink as get_event_sink,
     set_event_sink as set_event_sink,
 )
+from ._fan_out import FilterEventSink as FilterEventSink, TeeEventSink as TeeEventSink
+from ._logging_sink import LoggingEventSink as LoggingEventSink
+from ._metrics import BackpressureMetrics as BackpressureMetrics
+from ._observable import ObservableEventSink as ObservableEventSink
 from ._payloads import (
     ApprovalCancelled as ApprovalCancelled,
     ApprovalDecided as ApprovalDecided,
@@ -107,6 +111,7 @@ from ._sink import (
     EventSink as EventSink,
     FlushableSink as FlushableSink,
     NoOpEventSink as NoOpEventSink,
+    OfferableSink as OfferableSink,
     SelectiveSink as SelectiveSink,
     checked_sink as checked_sink,
 )

@@ -7,7 +7,7 @@ through the same class, on a counter of their own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, final
 from uuid import UUID
@@ -19,7 +19,8 @@ from actorflow import clock
 from actorflow.errors import InvalidArgumentError, InvalidTypeError
 
 from ._catalogue import is_reserved
-from ._sink import EventSink, checked_sink
+from ._log_failure import log_failure
+from ._sink import EventSink, checked_sink, offer_of, takes_of
 
 _logger: Final = logging.getLogger("actorflow.events")
 
@@ -59,10 +60,6 @@ def _text(identifier: UUID | str | None) -> str | None:
     return None if identifier is None else str(identifier)
 
 
-def _takes_everything(_: str) -> bool:
-    return True
-
-
 @final
 class BoundEventSink:
     """A sink that stamps what passes: run, request, mode, number and time.
@@ -72,7 +69,7 @@ class BoundEventSink:
     checkpoint between them, so a sink that keeps its order sees the numbers grow.
     """
 
-    __slots__ = ("_common", "_counter", "_emit_timeout", "_sink", "_takes")
+    __slots__ = ("_common", "_counter", "_emit_timeout", "_offer", "_sink", "_takes")
 
     def __init__(
         self,
@@ -90,7 +87,8 @@ class BoundEventSink:
         self._sink = checked_sink("sink", sink)
         if not emit_timeout >= 0:
             raise InvalidArgumentError("emit_timeout", emit_timeout, "zero or more seconds")
-        self._takes: Callable[[str], bool] = getattr(sink, "takes", _takes_everything)
+        self._takes = takes_of(sink)
+        self._offer = offer_of(sink)
         self._emit_timeout = emit_timeout
         self._counter = counter or EventCounter(first_seq - 1)
         self._common: dict[str, Any] = {
@@ -138,7 +136,7 @@ class BoundEventSink:
                 return None
             return self._sink.try_emit(type=type, data=self._payload(type, data, seq))
         except Exception as error:  # noqa: BLE001 - sinks are user code
-            _log_failure(type, error)
+            log_failure(type, error)
             return False
 
     async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
@@ -153,10 +151,13 @@ class BoundEventSink:
             if not self._takes(type):
                 return
             payload = self._payload(type, data, seq)
+            # A cancel scope costs more than most events; it is for those that must wait.
+            if self._offer(type=type, data=payload):
+                return
             with trio.move_on_after(self._emit_timeout, shield=True) as patience:
                 await self._sink.emit(type=type, data=payload)
         except Exception as error:  # noqa: BLE001 - sinks are user code
-            _log_failure(type, error)
+            log_failure(type, error)
             return
         if patience.cancelled_caught:
             self._counter.undelivered += 1
@@ -194,12 +195,6 @@ def check_event_type(type: object) -> None:
 def _warn_if_reserved(type: str) -> None:
     if is_reserved(type):
         _logger.warning("event_type_reserved", extra={"event_type": type})
-
-
-def _log_failure(type: str, error: Exception) -> None:
-    _logger.warning(
-        "event_emit_failed", extra={"event_type": type, "error": repr(error)}, exc_info=error
-    )
 
 
 def report(sink: BoundEventSink | None, type: str, data: Mapping[str, Any] | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, final, runtime_checkable
 
 from actorflow.errors import InvalidEventSinkError
@@ -58,6 +58,19 @@ class SelectiveSink(EventSink, Protocol):
         ...
 
 
+@runtime_checkable
+class OfferableSink(EventSink, Protocol):
+    """A sink that can take an event at once or say that it has no room right now.
+
+    Whoever is ready to wait offers first. A declined offer is not a refusal:
+    nothing is lost, counted or logged, the event comes again through `emit`.
+    """
+
+    def offer(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
+        """Take an event if that needs no waiting, and say whether it was taken."""
+        ...
+
+
 def checked_sink(argument: str, candidate: object) -> EventSink:
     """Return `candidate` when it is a sink.
 
@@ -94,3 +107,44 @@ class NoOpEventSink:
     def takes(self, type: str) -> bool:
         """Return False: there is no need to build a payload."""
         return False
+
+
+# What a sink may leave out, and what that means.
+
+
+def takes_of(sink: EventSink) -> Callable[[str], bool]:
+    """How to ask `sink` for the types it takes; one that cannot say takes all."""
+    takes: Callable[[str], bool] = getattr(sink, "takes", _takes_everything)
+    return takes
+
+
+def _takes_everything(_: str) -> bool:
+    return True
+
+
+class Offer(Protocol):
+    """`OfferableSink.offer`."""
+
+    def __call__(self, *, type: str, data: Mapping[str, Any] | None) -> bool: ...
+
+
+def offer_of(sink: EventSink) -> Offer:
+    """How to offer an event to `sink`; one that takes no offers declines them."""
+    offer: Offer = getattr(sink, "offer", _declined)
+    return offer
+
+
+def _declined(**_: object) -> bool:
+    return False
+
+
+async def flush_sink(sink: EventSink) -> None:
+    """Flush a sink that can be flushed."""
+    if hasattr(sink, "flush"):
+        await sink.flush()
+
+
+async def close_sink(sink: EventSink) -> None:
+    """Close a sink that can be closed."""
+    if hasattr(sink, "aclose"):
+        await sink.aclose()
