@@ -396,6 +396,14 @@ class ForeignThreadError(ActorflowError, RuntimeError):
 
 
 @attrs.define(slots=False, eq=False)
+class AnalyticsEventError(WireFormatError):
+    """Something that was read is not an event."""
+
+    code: ClassVar[str] = "EVENT-006-INVALID_EVENT"
+    fix_hint: ClassVar[str] = "Read only what AnalyticsEvent.to_dict() wrote."
+
+
+@attrs.define(slots=False, eq=False)
 class InvalidExporterError(InvalidArgumentError, TypeError):
     """An exporter was given arguments it cannot work with."""
 
