@@ -783,6 +783,23 @@ class UnknownBranchError(ActorflowError):
         return f"stage {self.stage!r} chose the branch {self.branch!r}, known are {known}"
 
 
+@attrs.define(slots=False, eq=False)
+class PipelineNotFoundError(ActorflowError, KeyError):
+    """No pipeline is registered under a name."""
+
+    name: str
+    known: tuple[str, ...]
+    similar: str | None = None
+
+    code: ClassVar[str] = "REGISTRY-001-NOT_FOUND"
+    fix_hint: ClassVar[str] = "Register the pipeline before it is asked for, or correct the name."
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.similar!r}?" if self.similar else ""
+        known = ", ".join(map(repr, self.known)) or "none"
+        return f"there is no pipeline {self.name!r}, known are {known}{hint}"
+
+
 # Contexts and results
 
 

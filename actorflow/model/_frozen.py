@@ -1,0 +1,264 @@
+"""Dicts and lists that nobody can change, not even through what they contain.
+
+Both classes freeze whatever they are made of. So a container that is frozen
+at the top is frozen all the way down, and is never looked into again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Never, TypeVar, final, overload
+from uuid import UUID
+
+import attrs
+
+from actorflow.codec import join_path
+from actorflow.errors import FrozenValueError, InvalidArgumentError, InvalidTypeError
+
+T = TypeVar("T")
+
+MAX_NESTING: Final = 200
+"""How many containers may stand inside each other.
+
+Python compares, pickles and writes nested containers by recursion; this leaves
+it room.
+"""
+
+
+def _refusing(operation: str) -> Callable[..., Never]:
+    def refuse(self: object, *_: object, **__: object) -> Never:
+        raise FrozenValueError(operation)
+
+    return refuse
+
+
+@final
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be changed, and neither can the dicts and lists in it."""
+
+    __slots__ = ("_nesting",)
+
+    _nesting: int
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> FrozenDict:
+        return freeze(dict(*args, **kwargs))
+
+    # `__new__` has filled it; dict's own `__init__` would fill it once more,
+    # and could be called at any time.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    __setitem__ = _refusing("value[key] = item")
+    __delitem__ = _refusing("del value[key]")
+    __ior__ = _refusing("value |= other")
+    __setattr__ = _refusing("value.name = item")
+    __delattr__ = _refusing("del value.name")
+    clear = _refusing("value.clear()")
+    pop = _refusing("value.pop()")
+    popitem = _refusing("value.popitem()")
+    setdefault = _refusing("value.setdefault()")
+    update = _refusing("value.update()")
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
+
+@final
+class FrozenList(tuple[Any, ...]):
+    """A tuple that also equals a list of equal items; nothing in it can be changed."""
+
+    # A tuple cannot have slots. Lists of lists note here how deep they go.
+    _nesting: int = 1
+
+    def __new__(cls, items: Iterable[Any] = ()) -> FrozenList:
+        return freeze(list(items))
+
+    __setattr__ = _refusing("value.name = item")
+    __delattr__ = _refusing("del value.name")
+
+    def __eq__(self, other: object) -> bool:
+        return tuple.__eq__(self, tuple(other) if isinstance(other, list) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenList, (list(self),)
+
+
+@overload
+def freeze(value: Mapping[str, Any]) -> FrozenDict: ...
+@overload
+def freeze(value: list[Any]) -> FrozenList: ...
+@overload
+def freeze(value: object) -> Any: ...
+def freeze(value: Any) -> Any:
+    """`value` as something that cannot be changed.
+
+    Dicts become `FrozenDict`, lists and tuples `FrozenList`, sets frozensets,
+    at every depth. Everything else, a named tuple for example, stays the same
+    object; what is frozen already comes back as it is, in constant time.
+
+    Raises:
+      InvalidArgumentError: if a container contains itself, or containers are
+        nested more than 200 levels deep.
+      InvalidTypeError: if a key of a dict is not a string.
+    """
+    return _Freezer("value").freeze(value)
+
+
+def thaw(value: Any) -> Any:
+    """A copy of `value` made of plain dicts, lists and sets that may be changed."""
+    if isinstance(value, dict):
+        return {key: thaw(item) for key, item in value.items()}
+    if _is_sequence(value):
+        return [thaw(item) for item in value]
+    if isinstance(value, frozenset):
+        return set(value)
+    return value
+
+
+def frozen_mapping(value: Mapping[str, Any], field: attrs.Attribute[Any]) -> FrozenDict:
+    """Converts a field that holds a free-form mapping."""
+    if type(value) is FrozenDict:
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidTypeError(field.name, value, "a mapping")
+    frozen: FrozenDict = _Freezer(field.name).freeze(dict(value))
+    return frozen
+
+
+def frozen_sequence(value: Iterable[Any], field: attrs.Attribute[Any]) -> FrozenList:
+    """Converts a field that holds a free-form list."""
+    if type(value) is FrozenList:
+        return value
+    if not _is_sequence(value):
+        raise InvalidTypeError(field.name, value, "a list or tuple")
+    frozen: FrozenList = _Freezer(field.name).freeze(value)
+    return frozen
+
+
+# Most items are one of these; they need no further look.
+_ATOMS: Final = frozenset({str, int, float, bool, type(None), bytes, UUID, datetime})
+
+_UNFINISHED: Final = object()
+
+
+def _is_sequence(value: object) -> bool:
+    # A named tuple is a record with fields, and stays what it is.
+    return isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
+
+
+class _Freezer:
+    """One walk through a value.
+
+    It remembers what it made of each container. So a container that stands in
+    two places is copied once (work stays linear, however much is shared), and
+    one that is met again before it is finished contains itself.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root: Final = root
+        self._path: Final[list[str | int]] = []
+        self._made: Final[dict[int, Any]] = {}
+
+    def freeze(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        if kind is FrozenDict or kind is FrozenList:
+            self._refuse_too_deep(value._nesting)
+            return value
+        if isinstance(value, (dict, MappingProxyType)):
+            return self._container(value, self._mapping)
+        if _is_sequence(value):
+            return self._container(value, self._sequence)
+        if isinstance(value, set):
+            # What is in a set has a hash, so it does not change.
+            return frozenset(value)
+        return value
+
+    def _container(self, value: Any, build: Callable[[Any], Any]) -> Any:
+        made = self._made.get(id(value))
+        if made is _UNFINISHED:
+            raise InvalidArgumentError(
+                self._where(), value, "something that does not contain itself"
+            )
+        if made is not None:
+            self._refuse_too_deep(made._nesting)
+            return made
+        self._refuse_too_deep(1)
+        self._made[id(value)] = _UNFINISHED
+        made = self._made[id(value)] = build(value)
+        return made
+
+    def _mapping(self, value: Mapping[Any, Any]) -> FrozenDict:
+        items: dict[str, Any] = {}
+        below = 0
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidTypeError(f"a key of {self._where()}", key, "a string")
+            if type(item) in _ATOMS:
+                items[key] = item
+            else:
+                items[key] = frozen = self._inside(key, item)
+                below = max(below, getattr(frozen, "_nesting", 0))
+        return _frozen_dict(items, below + 1)
+
+    def _sequence(self, value: Iterable[Any]) -> FrozenList:
+        items: list[Any] = []
+        below = 0
+        for index, item in enumerate(value):
+            if type(item) in _ATOMS:
+                items.append(item)
+            else:
+                items.append(frozen := self._inside(index, item))
+                below = max(below, getattr(frozen, "_nesting", 0))
+        return _frozen_list(items, below + 1)
+
+    def _inside(self, step: str | int, item: Any) -> Any:
+        self._path.append(step)
+        frozen = self.freeze(item)
+        self._path.pop()
+        return frozen
+
+    def _refuse_too_deep(self, nesting: int) -> None:
+        if len(self._path) + nesting > MAX_NESTING:
+            raise InvalidArgumentError(
+                self._where(), "more", f"nested at most {MAX_NESTING} levels deep"
+            )
+
+    def _where(self) -> str:
+        where = ""
+        for step in reversed(self._path):
+            where = join_path(step, where)
+        return join_path(self._root, where)
+
+
+# The only two places where frozen containers are filled. They go below the
+# classes, which refuse.
+
+
+def _frozen_dict(items: dict[str, Any], nesting: int) -> FrozenDict:
+    frozen = dict.__new__(FrozenDict)
+    dict.update(frozen, items)
+    object.__setattr__(frozen, "_nesting", nesting)
+    return frozen
+
+
+def _frozen_list(items: list[Any], nesting: int) -> FrozenList:
+    frozen = tuple.__new__(FrozenList, items)
+    if nesting > 1:
+        object.__setattr__(frozen, "_nesting", nesting)
+    return frozen
+
+
+EMPTY: Final = _frozen_dict({}, 1)
+EMPTY_LIST: Final = _frozen_list([], 1)

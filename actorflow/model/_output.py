@@ -1,0 +1,257 @@
+"""What a stage hands back: data for its dependents, artifacts and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final, final
+
+import attrs
+
+from actorflow import clock
+from actorflow.errors import InvalidArgumentError, InvalidTypeError
+
+from ._frozen import EMPTY, FrozenDict, frozen_mapping
+from ._stage import StageStatus
+from ._value import Value, as_utc, items_of
+
+
+def _require_type(_: object, field: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidTypeError(field.name, value, "a string")
+    if not value:
+        raise InvalidArgumentError(field.name, value, "a name")
+
+
+@final
+@attrs.frozen
+class StageArtifact(Value):
+    """Something a stage produced beside its data: a file, a picture, a report."""
+
+    type: str = attrs.field(validator=_require_type)
+    payload: FrozenDict = attrs.field(
+        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
+    )
+    timestamp: datetime = attrs.field(
+        factory=clock.now, converter=attrs.Converter(as_utc, takes_field=True)
+    )
+
+
+@final
+@attrs.frozen
+class StageEvent(Value):
+    """Something a stage wants reported once its output is recorded."""
+
+    type: str = attrs.field(validator=_require_type)
+    data: FrozenDict = attrs.field(
+        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
+    )
+    timestamp: datetime = attrs.field(
+        factory=clock.now, converter=attrs.Converter(as_utc, takes_field=True)
+    )
+
+
+def _as_status(value: StageStatus | str) -> StageStatus:
+    return value if type(value) is StageStatus else StageStatus(value)
+
+
+def _as_artifacts(value: Iterable[StageArtifact]) -> tuple[StageArtifact, ...]:
+    return items_of(value, StageArtifact, "artifacts")
+
+
+def _as_events(value: Iterable[StageEvent]) -> tuple[StageEvent, ...]:
+    return items_of(value, StageEvent, "events")
+
+
+_MAY_BE_RETRYABLE: Final = frozenset({StageStatus.FAIL, StageStatus.RETRY})
+
+
+@final
+@attrs.frozen
+class StageOutput(Value):
+    """How a call of a stage ended and what it gave.
+
+    Made with one of the factories `ok`, `skip`, `cancel`, `fail`, `retry`.
+    """
+
+    status: StageStatus = attrs.field(converter=_as_status)
+    data: FrozenDict = attrs.field(
+        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
+    )
+    """What dependents read."""
+    artifacts: tuple[StageArtifact, ...] = attrs.field(default=(), converter=_as_artifacts)
+    events: tuple[StageEvent, ...] = attrs.field(default=(), converter=_as_events)
+    error: str | None = None
+    error_type: str | None = None
+    """Class name of the exception that `error` is the text of."""
+    retryable: bool = False
+    metadata: FrozenDict = attrs.field(
+        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
+    )
+    """About the output; dependents do not see it."""
+    duration_ms: float | None = None
+    version: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.retryable and self.status not in _MAY_BE_RETRYABLE:
+            raise InvalidArgumentError("retryable", True, f"False for status {self.status}")
+
+    @classmethod
+    def ok(
+        cls,
+        data: Mapping[str, Any] | None = None,
+        *,
+        artifacts: Iterable[StageArtifact] = (),
+        events: Iterable[StageEvent] = (),
+        metadata: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        **fields: Any,
+    ) -> StageOutput:
+        """It worked; dependents read `data` and `fields`.
+
+        Raises:
+          InvalidArgumentError: if `data` and `fields` have a key in common.
+        """
+        return cls(
+            StageStatus.OK,
+            _merged(data, fields) if fields else _or_empty(data),
+            artifacts,
+            events,
+            metadata=_or_empty(metadata),
+            version=version,
+        )
+
+    @classmethod
+    def skip(
+        cls,
+        reason: str = "",
+        data: Mapping[str, Any] | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        version: str | None = None,
+    ) -> StageOutput:
+        """There was nothing to do; what depends on the stage is skipped too."""
+        said = {"reason": reason, **_mapping("data", data)}
+        return cls(StageStatus.SKIP, said, metadata=_or_empty(metadata), version=version)
+
+    @classmethod
+    def cancel(
+        cls,
+        reason: str = "",
+        data: Mapping[str, Any] | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        version: str | None = None,
+    ) -> StageOutput:
+        """The whole run should end here, without an error."""
+        said = {"cancel_reason": reason, **_mapping("data", data)}
+        return cls(StageStatus.CANCEL, said, metadata=_or_empty(metadata), version=version)
+
+    @classmethod
+    def fail(
+        cls,
+        error: str | BaseException | None = None,
+        data: Mapping[str, Any] | None = None,
+        *,
+        retryable: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+        version: str | None = None,
+    ) -> StageOutput:
+        """It did not work; `error` is a text or the exception that says why."""
+        error_type = None
+        if isinstance(error, BaseException):
+            error_type = type(error).__name__
+            error = str(error) or error_type
+        return cls(
+            StageStatus.FAIL,
+            _or_empty(data),
+            error=error or "Unknown error",
+            error_type=error_type,
+            retryable=retryable,
+            metadata=_or_empty(metadata),
+            version=version,
+        )
+
+    @classmethod
+    def retry(
+        cls,
+        reason: str = "",
+        data: Mapping[str, Any] | None = None,
+        *,
+        retryable: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+        version: str | None = None,
+    ) -> StageOutput:
+        """It did not work this time; another try may."""
+        return cls(
+            StageStatus.RETRY,
+            _or_empty(data),
+            error=reason or "Retry requested",
+            retryable=retryable,
+            metadata=_or_empty(metadata),
+            version=version,
+        )
+
+    @classmethod
+    def from_returned(cls, returned: object) -> StageOutput:
+        """The output that a stage means by what it returned.
+
+        An output is itself, a mapping is the data of `ok`, None is `ok()`.
+
+        Raises:
+          InvalidTypeError: for anything else.
+        """
+        if isinstance(returned, StageOutput):
+            return returned
+        if returned is None:
+            return cls(StageStatus.OK)
+        if isinstance(returned, Mapping):
+            return cls(StageStatus.OK, returned)
+        raise InvalidTypeError("what a stage returns", returned, "a StageOutput, a mapping or None")
+
+    @property
+    def reason(self) -> str:
+        """Why the stage did not simply work; empty for OK."""
+        match self.status:
+            case StageStatus.OK:
+                return ""
+            case StageStatus.SKIP:
+                return str(self.data.get("reason", ""))
+            case StageStatus.CANCEL:
+                return str(self.data.get("cancel_reason", ""))
+            case StageStatus.FAIL | StageStatus.RETRY:
+                return self.error or ""
+
+    def with_duration(self, ms: float) -> StageOutput:
+        """The same output that took `ms` milliseconds."""
+        return attrs.evolve(self, duration_ms=ms)
+
+    def with_version(self, version: str) -> StageOutput:
+        """The same output under another version."""
+        return attrs.evolve(self, version=version)
+
+    def with_metadata(self, **more: Any) -> StageOutput:
+        """The same output with `more` added to its metadata."""
+        return attrs.evolve(self, metadata={**self.metadata, **more})
+
+
+def _or_empty(mapping: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return EMPTY if mapping is None else mapping
+
+
+def _mapping(name: str, mapping: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if mapping is None:
+        return EMPTY
+    if not isinstance(mapping, Mapping):
+        raise InvalidTypeError(name, mapping, "a mapping")
+    return mapping
+
+
+def _merged(data: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = _mapping("data", data)
+    twice = sorted(data.keys() & fields.keys())
+    if twice:
+        raise InvalidArgumentError(
+            ", ".join(twice), "data and a keyword", "in only one of data and keywords"
+        )
+    return {**data, **fields}
