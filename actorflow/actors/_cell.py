@@ -1,0 +1,508 @@
+"""One place in a supervision tree, and what happens in it.
+
+A cell stays while the actors in it come and go. Each life ("incarnation") is a
+task of its own with a cancel scope of its own; its shell turns whatever ends it
+into a reason and never lets a crash reach the nursery, where it would cancel
+the siblings.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import math
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+import trio
+
+from ._actor import Actor
+from ._inbox import ActorContext, Down, Inbox, Tick
+from ._letters import DeadLetter, DeadReason
+from ._mailbox import NOTHING, WAKE, ConflatingMailbox, Mailbox
+from ._notices import ActorEnded, ActorStarted
+from ._policy import Conflate
+from ._reasons import Crashed, Killed, Normal, Reason, Shutdown, split_crash
+from ._ref import ActorRef, cell_of
+from ._reply import Request, message_of
+from ._spec import is_async
+from ._state import State
+from ._supervision import should_restart
+from ._tree import ActorStatistics
+from ._waits import current_cell
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._spec import Child
+    from ._supervisor import Plan, SupervisorCell
+    from ._core import Core
+    from ._timers import Timer
+
+_log: Final = logging.getLogger("actorflow.actors")
+
+# How often to complain about a task that was killed and goes on.
+_KILL_WARNING: Final = 5.0
+
+
+class Cell(ABC):
+    """What actors and supervisors have in common: lives, states and ends."""
+
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_limit",
+        "_turn",
+        "_watchers",
+        "child",
+        "deferred",
+        "dynamic",
+        "failures",
+        "final",
+        "incarnation",
+        "mailbox",
+        "parent",
+        "path",
+        "plan",
+        "reason",
+        "ref",
+        "restarts",
+        "scope",
+        "started_at",
+        "state",
+        "stop_reason",
+        "core",
+        "task",
+        "waiting_on",
+        "waiting_until",
+        "was_ready",
+        "why_killed",
+    )
+
+    mailbox: Mailbox
+    path: str
+    incarnation: int
+
+    def __init__(
+        self, core: Core, parent: SupervisorCell | None, child: Child[Any], *, dynamic: bool
+    ) -> None:
+        self.core = core
+        self.parent = parent
+        self.child = child
+        self.dynamic = dynamic
+        if parent is None:
+            self.path = ""
+        else:
+            self.path = f"{parent.path}/{child.name}" if parent.path else child.name
+        self.state = State.NEW
+        self.incarnation = 0
+        self.restarts = 0
+        # Failures in a row, which the backoff counts.
+        self.failures = 0
+        self.started_at = -math.inf
+        self.was_ready = False
+        # Why the last life ended, once there was one.
+        self.reason: Reason | None = None
+        # Set while a stop is under way. A stop that is not final is part of a
+        # group restart: the queue is kept for the next life.
+        self.stop_reason: Shutdown | None = None
+        self.final = False
+        self.why_killed = "cancelled from outside"
+        self.plan: Plan | None = None
+        self.scope: trio.CancelScope | None = None
+        self.task: trio.lowlevel.Task | None = None
+        self.ref: ActorRef[Any] = ActorRef(self)
+        self.waiting_on: Cell | None = None
+        self.waiting_until = math.inf
+        # Every life starts with the context variables of whoever asked for the
+        # first one, not with those of the supervisor that restarts it.
+        self._context = contextvars.copy_context()
+        # Runs out when a start, and later a stop, takes too long.
+        self._limit: Timer | None = None
+        # Set at the next change of state.
+        self._turn: trio.Event | None = None
+        self._watchers: list[tuple[ActorCell, int]] = []
+        # Requests of the present life that will be answered later.
+        self.deferred: set[Request] = set()
+
+    def start(self, nursery: trio.Nursery, *, shield: bool = False) -> None:
+        """Begin a new life in `nursery`."""
+        self.incarnation += 1
+        self.was_ready = False
+        self.stop_reason = None
+        self.plan = None
+        self.started_at = trio.current_time()
+        self.scope = trio.CancelScope(shield=shield)
+        self._enter(State.STARTING)
+        self._kill_in(self.child.start_timeout, "it was not ready after {:g} s")
+        self._context.run(partial(nursery.start_soon, self._shell, name=self.path))
+
+    async def _shell(self) -> None:
+        """Live once. The only frame of its task, so a life and a task are the same thing."""
+        current_cell.set(self._as_actor())
+        self.task = trio.lowlevel.current_task()
+        assert self.scope is not None
+        crash = travels_on = reason = None
+        try:
+            with self.scope:
+                try:
+                    await self._live()
+                    reason = self.stop_reason or Normal()
+                except BaseException as error:
+                    crash, travels_on = split_crash(error)
+                    if travels_on is error:
+                        raise
+                    if travels_on is not None:
+                        raise travels_on from None
+        finally:
+            # A crash beside a cancel is still a crash.
+            self._end(Crashed(crash) if crash else reason or Killed(self.why_killed))
+            # An exception holds this frame, so the frame must not hold the exception.
+            del crash, travels_on, reason
+
+    @abstractmethod
+    async def _live(self) -> None:
+        """Do what the cell is there for; call `_ready` when it is up."""
+
+    @abstractmethod
+    def _as_actor(self) -> ActorCell | None:
+        """Return who waits when this task waits."""
+
+    @abstractmethod
+    def _begin_stop(self, why: str) -> None:
+        """Make a running life end by itself."""
+
+    @abstractmethod
+    def _settle(self, reason: Reason) -> None:
+        """Account for everything that belonged to the life that just ended."""
+
+    @abstractmethod
+    def _close(self, why: str) -> None:
+        """Give up what would have passed to the next life."""
+
+    @abstractmethod
+    def statistics(self) -> ActorStatistics: ...
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        if self._turn is not None:
+            self._turn.set()
+            self._turn = None
+        if self.parent is not None:
+            self.parent.ring()
+
+    def _ready(self) -> None:
+        if self.state is State.STARTING:
+            self.was_ready = True
+            self._lift_limit()
+            self._enter(State.RUNNING)
+            if self.core.listeners:
+                self.core.notify(ActorStarted(self.path, self.incarnation))
+
+    def stop(self, why: str, *, final: bool) -> None:
+        """Ask this life to end in order; a final stop is the end of the cell too."""
+        if self.state is State.ENDED:
+            return
+        self.final = self.final or final
+        if not self.state.is_alive:
+            if final:
+                self.bury(Shutdown(why))
+        elif self.stop_reason is None:
+            self.stop_reason = Shutdown(why)
+            if self.state is State.STARTING or self.child.shutdown <= 0:
+                self.kill(why)
+            else:
+                self._enter(State.STOPPING)
+                self._kill_in(self.child.shutdown, "it did not stop within {:g} s")
+                self._begin_stop(why)
+        elif final and self.state is State.STOPPING:
+            self._begin_stop(why)
+
+    def _kill_in(self, seconds: float, why: str) -> None:
+        if seconds < math.inf:
+            self._lift_limit()
+            when = trio.current_time() + seconds
+            self._limit = self.core.timers.at(when, lambda: self.kill(why.format(seconds)))
+
+    def _lift_limit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def kill(self, why: str) -> None:
+        """Cancel this life, if there is one."""
+        if self.scope is not None and not self.scope.cancel_called:
+            self.why_killed = why
+            self.scope.cancel()
+            self._lift_limit()
+            self._watch_the_dying()
+
+    def _watch_the_dying(self) -> None:
+        # Nobody can end a task that never comes to a checkpoint or swallows the
+        # cancel. It is not abandoned either: say so until it is gone.
+        when = trio.current_time() + _KILL_WARNING
+        self._limit = self.core.timers.at(when, self._complain)
+
+    def _complain(self) -> None:
+        _log.warning(
+            "actor_ignores_kill",
+            extra={"actor": self.path, "why": self.why_killed, "stack": _stack(self.task)},
+        )
+        self._watch_the_dying()
+
+    def _end(self, reason: Reason) -> None:
+        """Put a life on record. Nothing in here waits, so nothing can come between."""
+        self._lift_limit()
+        self.reason = reason
+        self.why_killed = "cancelled from outside"
+        self.scope = None
+        self.task = None
+        self.waiting_on = None
+        self._settle(reason)
+        if isinstance(reason, Crashed):
+            _log.warning(
+                "actor_crashed",
+                exc_info=reason.error,
+                extra={"actor": self.path, "incarnation": self.incarnation},
+            )
+        if self.core.listeners:
+            self.core.notify(ActorEnded(self.path, self.incarnation, reason))
+        if self.parent is None or self.final or not should_restart(self.child.restart, reason):
+            self.bury(reason)
+        else:
+            self._enter(State.DOWN)
+            # Stopped for a group restart it is part of a plan already.
+            if self.stop_reason is None:
+                self.parent.report(self, reason)
+
+    def bury(self, reason: Reason) -> None:
+        """End for good."""
+        if self.state is State.ENDED:
+            return
+        self.reason = reason
+        self.final = True
+        self._close(str(reason))
+        self._enter(State.ENDED)
+        for watcher, incarnation in self._watchers:
+            watcher.see_down(incarnation, Down(self.ref, reason))
+        self._watchers.clear()
+        if self.parent is None:
+            self.core.root_ended()
+        elif self.dynamic:
+            self.parent.forget(self)
+
+    def bury_letter(self, item: object, dead: DeadReason, reason: Reason | None = None) -> None:
+        """Account for a message that nobody handled, and tell its asker if there is one."""
+        if type(item) is Request:
+            item.undelivered(dead, reason)
+        if type(item) is Tick:
+            return
+        self.core.dead_letters[dead] += 1
+        if self.core.listeners:
+            self.core.notify(DeadLetter(message_of(item), self.path, dead))
+
+    async def until(self, arrived: Callable[[], bool]) -> None:
+        """Wait until a change of state makes `arrived` true."""
+        while not arrived():
+            if self._turn is None:
+                self._turn = trio.Event()
+            await self._turn.wait()
+
+    async def until_ended(self) -> Reason:
+        """Wait for the end for good."""
+        await self.until(lambda: self.state is State.ENDED)
+        assert self.reason is not None
+        return self.reason
+
+    def add_watcher(self, watcher: ActorCell) -> None:
+        if self.state is State.ENDED:
+            assert self.reason is not None
+            watcher.see_down(watcher.incarnation, Down(self.ref, self.reason))
+        else:
+            self._watchers.append((watcher, watcher.incarnation))
+
+    def remove_watcher(self, watcher: ActorCell) -> None:
+        self._watchers = [entry for entry in self._watchers if entry[0] is not watcher]
+
+
+@final
+class ActorCell(Cell):
+    """The place of an actor, with its mailbox."""
+
+    __slots__ = (
+        "_watched",
+        "busy_since",
+        "hand",
+        "handled",
+        "soft_scopes",
+        "ticks",
+    )
+
+    def __init__(
+        self, core: Core, parent: SupervisorCell | None, child: Child[Any], *, dynamic: bool
+    ) -> None:
+        super().__init__(core, parent, child, dynamic=dynamic)
+        policy, capacity = child.policy, child.capacity
+        self.mailbox = (
+            ConflatingMailbox(self, capacity, policy)
+            if isinstance(policy, Conflate)
+            else Mailbox(self, capacity, policy)
+        )
+        # The message that is being handled.
+        self.hand: object = NOTHING
+        self.handled = 0
+        self.busy_since = -math.inf
+        # Things of the present life, beside the promised answers: ticks, scopes
+        # that a stop cancels, watched actors.
+        self.ticks: set[Tick] = set()
+        self.soft_scopes: list[trio.CancelScope] = []
+        self._watched: list[Cell] = []
+
+    def _as_actor(self) -> ActorCell:
+        return self
+
+    async def _live(self) -> None:
+        ctx = ActorContext(self)
+        inbox: Inbox[Any] = Inbox(self, ctx)
+        behaviour = cast("Callable[..., Any]", self.child.behaviour)
+        try:
+            if is_async(behaviour):
+                self._ready()
+                await behaviour(inbox)
+            else:
+                await self._live_as_object(behaviour(), inbox)
+        except trio.EndOfChannel:
+            # The plain way out of `while True: await inbox.receive()`.
+            if self.stop_reason is None:
+                raise
+
+    async def _live_as_object(self, actor: Actor[Any], inbox: Inbox[Any]) -> None:
+        if not isinstance(actor, Actor):
+            found = type(actor).__name__
+            raise TypeError(f"the factory of {self.path} returned no Actor but a {found}")
+        actor.ctx = inbox.ctx
+        await actor.on_start()
+        self._ready()
+        try:
+            try:
+                await actor.run(inbox)
+            except trio.EndOfChannel:
+                if self.stop_reason is None:
+                    raise
+        except BaseException as error:
+            crash, _ = split_crash(error)
+            await self._clean_up(actor, Crashed(crash) if crash else Killed(self.why_killed))
+            raise
+        await actor.on_stop(self.stop_reason or Normal())
+
+    async def _clean_up(self, actor: Actor[Any], reason: Reason) -> None:
+        try:
+            await actor.on_stop(reason)
+        except Exception as error:
+            # What ended the actor matters more; this must not take its place.
+            _log.warning("actor_cleanup_failed", exc_info=error, extra={"actor": self.path})
+
+    def _begin_stop(self, why: str) -> None:
+        if self.final:
+            self.mailbox.close(f"it is stopping: {why}")
+            if not self.child.drain:
+                self.mailbox.discard()
+        else:
+            self.mailbox.wake()
+        for scope in self.soft_scopes:
+            scope.cancel()
+
+    @property
+    def inbox_is_over(self) -> bool:
+        """Whether the queue belongs to the next life."""
+        return self.stop_reason is not None and not self.final
+
+    @property
+    def deadline(self) -> float:
+        """When the request in hand has to be answered."""
+        return self.hand.deadline if type(self.hand) is Request else math.inf
+
+    def accept(self, item: object, now: float) -> object:
+        """Take an item in hand and return its message, or NOTHING if there is none in it.
+
+        From here on the item is accounted for, whatever happens.
+        """
+        kind = type(item)
+        if kind is Request:
+            request = cast(Request, item)
+            if not request.is_open:
+                self.bury_letter(request, DeadReason.EXPIRED)
+                return NOTHING
+            self.hand = request
+            self.busy_since = now
+            return request.message
+        if item is WAKE:
+            return NOTHING
+        if kind is Tick:
+            item = cast(Tick, item).taken()
+        self.hand = item
+        self.busy_since = now
+        return item
+
+    def finish(self) -> None:
+        """The message in hand is handled."""
+        hand = self.hand
+        if hand is not NOTHING:
+            self.hand = NOTHING
+            self.handled += 1
+            if type(hand) is Request:
+                hand.handled()
+
+    def _settle(self, reason: Reason) -> None:
+        if isinstance(reason, Normal | Shutdown):
+            self.finish()
+        elif self.hand is not NOTHING:
+            hand, self.hand = self.hand, NOTHING
+            crashed = isinstance(reason, Crashed)
+            self.bury_letter(hand, DeadReason.CRASHED if crashed else DeadReason.KILLED, reason)
+        for request in tuple(self.deferred):
+            request.dropped(reason)
+        for tick in tuple(self.ticks):
+            tick.cancel()
+        for cell in self._watched:
+            cell.remove_watcher(self)
+        self._watched.clear()
+        self.mailbox.forget_reports()
+
+    def _close(self, why: str) -> None:
+        self.mailbox.close(why)
+        self.mailbox.empty()
+
+    def watch(self, ref: ActorRef[Any]) -> None:
+        cell = cell_of(ref)
+        if cell not in self._watched:
+            self._watched.append(cell)
+            cell.add_watcher(self)
+
+    def see_down(self, incarnation: int, down: Down) -> None:
+        if incarnation == self.incarnation and self.state.is_alive:
+            self.mailbox.post(down)
+
+    def statistics(self) -> ActorStatistics:
+        mailbox = self.mailbox
+        return ActorStatistics(
+            handled=self.handled,
+            depth=mailbox.depth,
+            peak_depth=mailbox.peak,
+            capacity=mailbox.capacity,
+            blocked_senders=mailbox.blocked_senders,
+            dropped=mailbox.dropped,
+            restarts=self.restarts,
+            busy_since=None if self.hand is NOTHING else self.busy_since,
+        )
+
+
+def _stack(task: trio.lowlevel.Task | None) -> list[str]:
+    """Return where `task` waits, outermost frame first."""
+    if task is None:
+        return []
+    return [
+        f"{frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
+        for frame, line in task.iter_await_frames()
+    ]

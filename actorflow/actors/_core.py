@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ._timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ._cell import Cell
+    from ._letters import DeadReason
+    from ._notices import Notice
+    from ._system import System
+
+_log: Final = logging.getLogger("actorflow.actors")
+
+
+@final
+class Core:
+    """What all cells of one system share."""
+
+    __slots__ = (
+        "clock",
+        "dead_letters",
+        "late_answers",
+        "listeners",
+        "random",
+        "restarts",
+        "rings",
+        "root_ended",
+        "system",
+        "time_slice",
+        "timers",
+    )
+
+    def __init__(self, system: System, time_slice: float | None) -> None:
+        self.system = system
+        clock = trio.lowlevel.current_clock()
+        # The clock itself, because `trio.current_time` takes three times as long.
+        self.clock: Callable[[], float] = clock.current_time
+        if time_slice is None:
+            # In virtual time no slice would ever end. Letting the others run
+            # after each message is fair, and the same every time.
+            time_slice = 0.0 if _is_virtual(clock) else 0.001
+        self.time_slice = time_slice
+        self.timers = Timers()
+        self.random = random.Random()  # noqa: S311  (it spreads restarts, it guards no secret)
+        self.listeners: list[Callable[[Notice], None]] = []
+        self.dead_letters: Counter[DeadReason] = Counter()
+        self.late_answers = 0
+        self.restarts = 0
+        self.rings = 0
+        self.root_ended: Callable[[], None]
+
+    def notify(self, notice: Notice) -> None:
+        """Tell the listeners. What they raise is their own problem."""
+        for listener in tuple(self.listeners):
+            try:
+                listener(notice)
+            except Exception as error:
+                _log.warning("listener_failed", exc_info=error, extra={"notice": notice})
+
+    def count_ring(self, ring: Sequence[Cell]) -> None:
+        """Note a ring of waits that ends by itself, because somebody in it has a deadline."""
+        self.rings += 1
+        _log.warning("actors_wait_in_a_ring", extra={"ring": [cell.path for cell in ring]})
+
+
+def _is_virtual(clock: trio.abc.Clock) -> bool:
+    # Whoever made a MockClock has imported trio.testing; nobody else pays for it.
+    testing = sys.modules.get("trio.testing")
+    return testing is not None and isinstance(clock, testing.MockClock)

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+
+from actorflow.errors import (
+    ActorflowError,
+    ActorStoppedError,
+    NameTakenError,
+    RestartBudgetExceededError,
+    StartFailedError,
+    TooManyChildrenError,
+)
+
+from ._cell import ActorCell, Cell
+from ._mailbox import Mailbox
+from ._notices import RestartPlanned, SupervisorGaveUp
+from ._policy import Policy
+from ._reasons import Crashed, Shutdown
+from ._spec import Supervisor
+from ._state import State
+from ._supervision import RestartType, affected
+from ._tree import ActorStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._reasons import Reason
+    from ._spec import Child
+    from ._supervision import RestartBudget
+    from ._core import Core
+
+
+@final
+class Plan:
+    """A restart that is still to be carried out.
+
+    A plan of its own, not a property of the child that caused it: that child may
+    be stopped meanwhile, and the others must not be forgotten with it. A cell
+    belongs to its newest plan.
+    """
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: list[Cell]) -> None:
+        self.cells = cells
+
+
+@final
+class SupervisorCell(Cell):
+    """The place of a supervisor: it starts, watches, restarts and stops its children.
+
+    Whatever happens to a child is noted by a synchronous call and rings the
+    bell. The supervisor's own task does one thing at a time: a restart is over
+    before the next one begins.
+    """
+
+    __slots__ = (
+        "_bell",
+        "_budget",
+        "_due",
+        "_exits",
+        "_nursery",
+        "children",
+        "spec",
+        "starting",
+    )
+
+    def __init__(
+        self, core: Core, parent: SupervisorCell | None, child: Child[Any], *, dynamic: bool
+    ) -> None:
+        super().__init__(core, parent, child, dynamic=dynamic)
+        assert isinstance(child.behaviour, Supervisor)
+        self.spec: Supervisor = child.behaviour
+        self.mailbox = Mailbox(self, 1, Policy.FAIL)
+        self.mailbox.close("it is a supervisor; talk to its children")
+        self.children: dict[str, Cell] = {
+            spec.name: make_cell(core, self, spec) for spec in self.spec.children
+        }
+        # The child that everybody who is not up yet waits for.
+        self.starting: Cell | None = None
+        self._budget: RestartBudget = self.spec.budget
+        # At most one report for each life of a child.
+        self._exits: deque[tuple[Cell, int, Reason]] = deque()
+        self._due: deque[Plan] = deque()
+        self._bell: trio.Event | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def _as_actor(self) -> None:
+        return None
+
+    # Told by others, at any time
+
+    def ring(self) -> None:
+        """Make the supervisor look around."""
+        if self._bell is not None:
+            self._bell.set()
+            self._bell = None
+
+    def report(self, cell: Cell, reason: Reason) -> None:
+        """Note that a child ended and may be restarted."""
+        self._exits.append((cell, cell.incarnation, reason))
+        self.ring()
+
+    def forget(self, cell: Cell) -> None:
+        """Free the name of a spawned child that has ended for good."""
+        del self.children[cell.child.name]
+
+    def spawn(self, child: Child[Any]) -> Cell:
+        """Start one more child, which is not waited for."""
+        if self._nursery is None or self.stop_reason is not None or not self.state.is_alive:
+            raise ActorStoppedError(self.path or "the system", "it starts no children now")
+        if child.name in self.children:
+            raise NameTakenError(self.children[child.name].path)
+        if len(self.children) - len(self.spec.children) >= self.spec.max_children:
+            raise TooManyChildrenError(self.path, int(self.spec.max_children))
+        cell = make_cell(self.core, self, child, dynamic=True)
+        self.children[child.name] = cell
+        cell.start(self._nursery)
+        return cell
+
+    # The supervisor's own task
+
+    async def _live(self) -> None:
+        self._budget = self.spec.budget
+        for name, cell in self.children.items():
+            if cell.state is State.ENDED:
+                self.children[name] = make_cell(self.core, self, cell.child)
+        async with trio.open_nursery() as self._nursery:
+            failure = await self._supervise()
+        if failure is not None:
+            raise failure
+
+    async def _supervise(self) -> ActorflowError | None:
+        failure = await self._start_all()
+        if failure is None and self.stop_reason is None:
+            self._ready()
+            failure = await self._watch()
+        await self._stop_all()
+        return failure
+
+    async def _start_all(self) -> ActorflowError | None:
+        for cell in self._static():
+            if self.stop_reason is not None:
+                break
+            await self._start(cell)
+            if not cell.was_ready and not cell.final:
+                assert cell.reason is not None
+                return start_failure(cell)
+        return None
+
+    async def _start(self, cell: Cell) -> None:
+        """Start a child and wait until it is ready, or its life is over again."""
+        assert self._nursery is not None
+        self.starting = cell
+        cell.start(self._nursery)
+        await self._until(lambda: cell.state is not State.STARTING or self.stop_reason is not None)
+        if cell.state is State.STARTING:
+            cell.stop("its supervisor is stopping", final=False)
+            await self._until_down(cell)
+        self.starting = None
+
+    async def _watch(self) -> ActorflowError | None:
+        while self.stop_reason is None:
+            if self._exits:
+                failure = await self._handle_exit(*self._exits.popleft())
+                if failure is not None:
+                    return failure
+            elif self._due:
+                await self._carry_out(self._due.popleft())
+            else:
+                await self._rest()
+        return None
+
+    async def _handle_exit(
+        self, cell: Cell, incarnation: int, reason: Reason
+    ) -> ActorflowError | None:
+        # A report may be older than what was done about it: the child was
+        # restarted with its group, or stopped for good.
+        if cell.incarnation != incarnation or cell.state is not State.DOWN or cell.plan is not None:
+            return None
+        now = trio.current_time()
+        left = self._budget.spend(now)
+        if left is None:
+            return self._give_up(cell, reason)
+        self._budget = left
+        backoff = cell.child.backoff
+        delay = 0.0
+        if backoff is not None:
+            cell.failures = backoff.failures_after(cell.failures, now - cell.started_at)
+            delay = backoff.delay(cell.failures, self.core.random.random())
+        plan = Plan(self._group(cell))
+        for member in plan.cells:
+            member.plan = plan
+        await self._stop_group(plan.cells)
+        self.core.notify(
+            RestartPlanned(self.path, tuple(member.path for member in plan.cells), delay)
+        )
+        if delay > 0:
+            self.core.timers.at(now + delay, lambda: self._fall_due(plan))
+        else:
+            self._fall_due(plan)
+        return None
+
+    def _give_up(self, cell: Cell, reason: Reason) -> ActorflowError:
+        self.core.notify(SupervisorGaveUp(self.path, cell.path, reason))
+        budget = self.spec.budget
+        error = RestartBudgetExceededError(
+            self.path or "the system", cell.path, budget.max_restarts, budget.window
+        )
+        if isinstance(reason, Crashed):
+            error.__cause__ = reason.error
+        return error
+
+    def _group(self, cell: Cell) -> list[Cell]:
+        if cell.dynamic:
+            return [cell]
+        needs = {
+            member.child.name: member.child.needs
+            for member in self._static()
+            if member.state is not State.ENDED
+        }
+        names = affected(self.spec.strategy, needs, cell.child.name)
+        return [self.children[name] for name in names]
+
+    async def _stop_group(self, cells: list[Cell]) -> None:
+        for cell in reversed(cells):
+            if cell.state.is_alive:
+                temporary = cell.child.restart is RestartType.TEMPORARY
+                cell.stop("its group is restarted", final=temporary)
+                await self._until_down(cell)
+
+    def _fall_due(self, plan: Plan) -> None:
+        self._due.append(plan)
+        self.ring()
+
+    async def _carry_out(self, plan: Plan) -> None:
+        for cell in plan.cells:
+            if self.stop_reason is not None:
+                return
+            if cell.plan is plan and cell.state is State.DOWN:
+                cell.restarts += 1
+                self.core.restarts += 1
+                await self._start(cell)
+                if not cell.was_ready:
+                    # Its report comes first; the rest of the plan follows, unless
+                    # a newer plan takes them over.
+                    self._due.append(plan)
+                    return
+
+    async def _stop_all(self) -> None:
+        """Stop the spawned children together, then the others in reverse."""
+        why = self.stop_reason.why if self.stop_reason else "its supervisor gave up"
+        spawned = [cell for cell in self.children.values() if cell.dynamic]
+        for cell in spawned:
+            cell.stop(why, final=True)
+        await self._until(lambda: all(cell.state is State.ENDED for cell in spawned))
+        for cell in reversed(self._static()):
+            cell.stop(why, final=self.final)
+            await self._until_down(cell)
+
+    async def _until(self, arrived: Callable[[], bool]) -> None:
+        while not arrived():
+            await self._rest()
+
+    async def _until_down(self, cell: Cell) -> None:
+        await self._until(lambda: not cell.state.is_alive)
+
+    async def _rest(self) -> None:
+        # One task rests here, and it looked around before it did: between that
+        # look and this wait nobody else ran.
+        self._bell = trio.Event()
+        await self._bell.wait()
+
+    def _static(self) -> list[Cell]:
+        return [cell for cell in self.children.values() if not cell.dynamic]
+
+    # Ends
+
+    def _begin_stop(self, why: str) -> None:
+        self.ring()
+
+    def _settle(self, reason: Reason) -> None:
+        self._nursery = None
+        self.starting = None
+        self._exits.clear()
+        self._due.clear()
+        for cell in tuple(self.children.values()):
+            cell.plan = None
+            if cell.dynamic:
+                cell.bury(Shutdown(str(reason)))
+
+    def _close(self, why: str) -> None:
+        for cell in tuple(self.children.values()):
+            cell.bury(Shutdown(why))
+
+    def statistics(self) -> ActorStatistics:
+        return ActorStatistics(restarts=self.restarts)
+
+
+def make_cell(
+    core: Core, parent: SupervisorCell | None, child: Child[Any], *, dynamic: bool = False
+) -> Cell:
+    """Return the right kind of cell for `child`."""
+    kind = SupervisorCell if isinstance(child.behaviour, Supervisor) else ActorCell
+    return kind(core, parent, child, dynamic=dynamic)
+
+
+def start_failure(cell: Cell) -> StartFailedError:
+    """Say why `cell` did not come up."""
+    error = StartFailedError(cell.path, str(cell.reason))
+    if isinstance(cell.reason, Crashed):
+        error.__cause__ = cell.reason.error
+    return error

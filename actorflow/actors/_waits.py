@@ -1,0 +1,92 @@
+"""Who waits for whom, and whether one more wait would close a ring.
+
+An actor has one task, so it waits for at most one other. The edge is noted only
+when somebody is about to wait, which keeps the whole matter off the hot path.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from actorflow.errors import MailboxDeadlockError
+
+from ._state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._cell import ActorCell, Cell
+
+# On whose behalf the current task runs. Tasks that an actor starts inherit it.
+current_cell: Final[ContextVar[ActorCell | None]] = ContextVar("actorflow_cell", default=None)
+
+
+def waiting_cell() -> ActorCell | None:
+    """Return the actor that does nothing else while the current task waits.
+
+    A helper task of an actor is not its loop, so its waits block nobody.
+    """
+    cell = current_cell.get()
+    if cell is not None and cell.task is trio.lowlevel.current_task():
+        return cell
+    return None
+
+
+@contextmanager
+def waiting(cell: ActorCell | None, target: Cell, deadline: float = math.inf) -> Iterator[None]:
+    """Note that `cell` waits for `target`.
+
+    Raises:
+      MailboxDeadlockError: if that would close a ring in which nobody ever gives up.
+    """
+    if cell is None:
+        yield
+        return
+    begin_wait(cell, target, deadline)
+    try:
+        yield
+    finally:
+        cell.waiting_on = None
+
+
+def begin_wait(cell: ActorCell, target: Cell, deadline: float) -> None:
+    """As `waiting`, for those who set `waiting_on` to None themselves."""
+    until = min(deadline, trio.current_effective_deadline())
+    ring = _ring(cell, target)
+    if ring:
+        if all(member.waiting_until == math.inf for member in ring[1:]) and until == math.inf:
+            path = tuple(member.path for member in (*ring, cell))
+            raise MailboxDeadlockError(cell.path, path)
+        cell.core.count_ring(ring)
+    cell.waiting_on = target
+    cell.waiting_until = until
+
+
+def _ring(cell: Cell, target: Cell) -> list[Cell]:
+    """Return the cells from `cell` over `target` back to it, or nothing."""
+    ring = [cell]
+    node: Cell | None = target
+    while node is not None and node is not cell:
+        if node in ring:
+            # A ring that is not ours; somebody in it has a deadline.
+            return []
+        ring.append(node)
+        node = _awaited_by(node)
+    return ring if node is cell else []
+
+
+def _awaited_by(cell: Cell) -> Cell | None:
+    if cell.waiting_on is not None:
+        return cell.waiting_on
+    # Who has not started waits, like its supervisor, for the sibling whose turn
+    # it is.
+    while cell.state in (State.NEW, State.DOWN) and cell.parent is not None:
+        if cell.parent.starting is not None:
+            return cell.parent.starting
+        cell = cell.parent
+    return None
