@@ -50,12 +50,12 @@ def check_runner(stage: str, runner: object, args: Mapping[str, Any]) -> None:
     if args:
         raise contract_error(
             "OPTION",
-            f"stage {stage!r}: args are for a class, found {_described(runner)}",
+            f"stage {stage!r}: args are for a class, found {described(runner)}",
             [stage],
             fix="Pass a class, or bind the arguments yourself with functools.partial.",
             stage=stage,
             field="args",
-            found=_described(runner),
+            found=described(runner),
         )
     call = getattr(runner, "execute", runner)
     if not callable(call):
@@ -112,7 +112,7 @@ def _check_call(stage: str, runner: object, call: Callable[..., object], argumen
 
 
 def _no_runner(stage: str, runner: object, why: str, fix: str = "") -> PipelineValidationError:
-    found = _described(runner)
+    found = described(runner)
     return contract_error(
         "RUNNER",
         f"stage {stage!r} cannot run {found}, {why}",
@@ -124,7 +124,8 @@ def _no_runner(stage: str, runner: object, why: str, fix: str = "") -> PipelineV
     )
 
 
-def _described(runner: object) -> str:
+def described(runner: object) -> str:
+    """What a person would call this thing."""
     if isinstance(runner, type):
         return f"the class {runner.__name__}"
     if inspect.iscoroutine(runner):
@@ -132,3 +133,12 @@ def _described(runner: object) -> str:
     if inspect.isroutine(runner):
         return f"the function {runner.__name__}"
     return f"the {type(runner).__name__} {runner!r}"
+
+
+def hook_of(runner: object, name: str) -> Callable[..., Any] | None:
+    """A check that the runner brings along; of a class only what needs no instance."""
+    hook = getattr(runner, name, None)
+    if isinstance(runner, type):
+        static = inspect.getattr_static(runner, name, None)
+        hook = hook if isinstance(static, classmethod | staticmethod) else None
+    return hook if callable(hook) else None

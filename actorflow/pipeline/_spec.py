@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final, get_args
@@ -45,9 +44,9 @@ class StageSpec:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     conditional: bool
-    args: FrozenDict[str, Any] = attrs.field(hash=False)
+    args: Mapping[str, Any] = attrs.field(hash=False)
     when: Condition | str | None = attrs.field(hash=False)
-    edge_conditions: FrozenDict[str, EdgeCondition] = attrs.field(hash=False)
+    edge_conditions: Mapping[str, EdgeCondition] = attrs.field(hash=False)
     join: Join = attrs.field(hash=False)
     stream_from: tuple[str, ...] = attrs.field(hash=False)
     stream_buffer: int = attrs.field(hash=False)
@@ -61,7 +60,7 @@ class StageSpec:
         dependencies: Names = (),
         inputs: str | Iterable[str] = (),
         outputs: str | Iterable[str] = (),
-        conditional: bool = False,  # noqa: FBT001, FBT002
+        conditional: bool = False,
         args: Mapping[str, Any] | None = None,
         when: Condition | str | None = None,
         edge_conditions: Mapping[str, EdgeCondition] | None = None,
@@ -94,7 +93,7 @@ class StageSpec:
         conditions = {**(edge_conditions or {}), **conditions}
         for condition in (when, *conditions.values()):
             _check_condition(name, condition)
-        self.__attrs_init__(  # type: ignore[attr-defined]
+        self.__attrs_init__(
             name,
             runner,
             _resolve_kind(name, runner, kind),
@@ -113,7 +112,7 @@ class StageSpec:
         self._check_options()
 
     @property
-    def config(self) -> FrozenDict[str, Any]:
+    def config(self) -> Mapping[str, Any]:
         """The same as `args`."""
         return self.args
 
@@ -273,3 +272,7 @@ def _no_name(stage: str, field: str, found: object) -> PipelineValidationError:
         field=field,
         found=repr(found),
     )
+
+
+PipelineSpec = StageSpec
+UnifiedStageSpec = StageSpec

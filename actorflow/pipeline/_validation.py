@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from actorflow.errors import CycleDetectedError, PipelineValidationError, contract_error
 
 from ._components import components
 from ._conditions import listed, split_input
 from ._graph import wire
+from ._keywords import closest
 from ._predicates import Chosen, Predicate, label_of, leaves
+from ._runners import hook_of
 
 if TYPE_CHECKING:
     from ._graph import Wiring
+    from ._guard_retry import GuardRetryStrategy
     from ._spec import StageSpec
 
 MAX_SEARCHES: Final = 50
 """How many unknown names are compared with all known ones; each costs a look at every stage."""
 
 
-class GuardRetries(Protocol):
-    """Which stages are run again when a guard objects."""
-
-    @property
-    def policies(self) -> Mapping[str, GuardRetry]:
-        """The policy of each guard by name."""
-
-    def validate(self, specs: Sequence[StageSpec], /) -> None:
-        """Raise `PipelineValidationError` if a policy cannot work with these stages."""
-
-
-class GuardRetry(Protocol):
-    """The part of a guard's policy that wiring has to know."""
-
-    @property
-    def retry_stage(self) -> str:
-        """The stage that gets the verdict and runs again."""
-
-
 def validated(
-    specs: Sequence[StageSpec], *, guard_retry_strategy: GuardRetries | None = None
+    specs: Sequence[StageSpec],
+    *,
+    guard_retry_strategy: GuardRetryStrategy | None = None,
+    pipeline: object = None,
 ) -> Wiring:
-    """The wiring of these stages.
+    """The wiring of these stages; `pipeline` is what checks of their own runners get to see.
 
     Raises:
       PipelineValidationError: the first problem in the order of `find_problems`.
@@ -52,7 +40,16 @@ def validated(
     problems = find_problems(specs, guard_retry_strategy=guard_retry_strategy)
     if problems:
         raise first_of(problems)
+    for spec in specs:
+        check = hook_of(spec.runner, "check_spec")
+        if check is not None:
+            check(spec, _Stages(specs) if pipeline is None else pipeline)
     return wire(specs)
+
+
+@attrs.frozen
+class _Stages:
+    stages: Sequence[StageSpec]
 
 
 def first_of(problems: Sequence[PipelineValidationError]) -> PipelineValidationError:
@@ -64,21 +61,28 @@ def first_of(problems: Sequence[PipelineValidationError]) -> PipelineValidationE
 
 
 def find_problems(
-    specs: Sequence[StageSpec], *, guard_retry_strategy: GuardRetries | None = None
+    specs: Sequence[StageSpec],
+    *,
+    guard_retry_strategy: GuardRetryStrategy | None = None,
+    within: Mapping[str, StageSpec] | None = None,
 ) -> list[PipelineValidationError]:
-    """Everything that is wrong: by kind, and within a kind in declaration order."""
+    """Everything that is wrong: by kind, and within a kind in declaration order.
+
+    `within` are the stages that these were added to, which do not know them.
+    """
     if not specs:
         return [contract_error("EMPTY", "the pipeline has no stages")]
-    by_name = {spec.name: spec for spec in specs}
+    own = {spec.name: spec for spec in specs}
+    by_name = own if within is None else within
     strategy = guard_retry_strategy
-    cycles = _cycles(by_name)
+    cycles = _cycles(own)
     # What waits for what before it can start means little while stages wait in a ring.
     return [
         *_duplicates(specs),
         *_missing(specs, by_name),
         *cycles,
         *(() if cycles else _stream_problems(specs, by_name, _repeated_stages(specs, strategy))),
-        *_branch_problems(specs),
+        *branch_problems(specs),
         *_input_problems(specs, by_name),
         *_guard_retry_problems(specs, strategy),
     ]
@@ -120,13 +124,6 @@ def missing(stage: str, dependency: str, similar: str | None) -> PipelineValidat
         dependency=dependency,
         similar=similar,
     )
-
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that somebody who wrote `name` most likely meant."""
-    by_folded = {other.casefold(): other for other in known}
-    found = difflib.get_close_matches(name.casefold(), by_folded, n=1)
-    return by_folded[found[0]] if found else None
 
 
 def _cycles(by_name: Mapping[str, StageSpec]) -> list[PipelineValidationError]:
@@ -237,7 +234,9 @@ def _blocked_path(consumer: StageSpec, by_name: Mapping[str, StageSpec]) -> list
     return None
 
 
-def _repeated_stages(specs: Sequence[StageSpec], strategy: GuardRetries | None) -> Collection[str]:
+def _repeated_stages(
+    specs: Sequence[StageSpec], strategy: GuardRetryStrategy | None
+) -> Collection[str]:
     """What a guard retry may run again: the retry stages and everything below them."""
     if strategy is None or not any(spec.stream_from for spec in specs):
         return ()
@@ -255,7 +254,7 @@ def _repeated_stages(specs: Sequence[StageSpec], strategy: GuardRetries | None) 
     return repeated
 
 
-def _branch_problems(specs: Sequence[StageSpec]) -> Iterator[PipelineValidationError]:
+def branch_problems(specs: Sequence[StageSpec]) -> Iterator[PipelineValidationError]:
     for spec in specs:
         if spec.when is None and not spec.edge_conditions:
             continue
@@ -290,8 +289,7 @@ def _unanswerable(spec: StageSpec) -> Iterator[tuple[str, list[str], str]]:
     for leaf in leaves(spec.when):
         if isinstance(leaf, Predicate) and leaf.reads not in spec.dependencies:
             yield (
-                f"has the condition {label_of(leaf)!r}, which reads {leaf.reads!r},"
-                " a stage it does not depend on",
+                f"has the condition {label_of(leaf)!r}, but does not depend on {leaf.reads!r}",
                 [str(leaf.reads)],
                 f"Add {leaf.reads!r} to the dependencies of {spec.name!r}.",
             )
@@ -304,8 +302,7 @@ def _unanswerable(spec: StageSpec) -> Iterator[tuple[str, list[str], str]]:
             )
         elif isinstance(condition, Predicate) and not _is_choice_of(source, condition):
             yield (
-                f"has the condition {label_of(condition)!r} on its edge from {source!r},"
-                " where only the output of that stage can be looked at",
+                f"asks on its edge from {source!r} for {label_of(condition)!r} of other stages",
                 [source],
                 "Pass the condition as when=... of the stage.",
             )
@@ -347,7 +344,7 @@ def _cannot_come(declared: str, spec: StageSpec, known: Mapping[str, Sequence[st
 
 
 def _guard_retry_problems(
-    specs: Sequence[StageSpec], strategy: GuardRetries | None
+    specs: Sequence[StageSpec], strategy: GuardRetryStrategy | None
 ) -> Iterator[PipelineValidationError]:
     if strategy is None:
         return
