@@ -1178,19 +1178,19 @@ class TargetError(ActorflowError):
 
 
 @attrs.define(slots=False, eq=False)
-class MissingProgramError(ActorflowError):
-    """A command needs a program that is not installed on this machine."""
+class ProgramError(ActorflowError):
+    """A program that a command works with is not there, or failed."""
 
-    purpose: str
     program: str
-    package: str
+    problem: str
+    remedy: str
 
     code: ClassVar[str] = "CLI-002-PROGRAM"
 
     @property
     def fix_hint(self) -> str:  # type: ignore[override]
-        # A property where the base has a constant: the package is part of the hint.
-        return f"Install {self.package}, for example `apt-get install {self.package}`."
+        # A property where the base has a constant: the remedy depends on the problem.
+        return self.remedy
 
     def __str__(self) -> str:
-        return f"{self.purpose} needs the program {self.program!r}, which is not on the PATH"
+        return f"the program {self.program!r} {self.problem}"
