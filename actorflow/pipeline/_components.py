@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
 
-def components(edges: Mapping[str, Collection[str]]) -> list[list[str]]:
+def components(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
     """Group the stages that reach each other; every group follows those it needs.
 
     `edges` maps each stage to what it waits for, and mentions no stage that is
@@ -52,21 +51,3 @@ def components(edges: Mapping[str, Collection[str]]) -> list[list[str]]:
                     low.update(dict.fromkeys(group, complete))
                     groups.append(group[::-1])
     return groups
-
-
-def shortest_ring(edges: Mapping[str, Collection[str]], group: Sequence[str]) -> tuple[str, ...]:
-    """The shortest ring through the first stage of a group: `("a", "b", "a")`."""
-    start = group[0]
-    members = frozenset(group)
-    reached_from: dict[str, str] = {}
-    to_visit = deque([start])
-    while start not in reached_from:
-        stage = to_visit.popleft()
-        for needed in edges[stage]:
-            if needed in members and needed not in reached_from:
-                reached_from[needed] = stage
-                to_visit.append(needed)
-    ring = [start, reached_from[start]]
-    while ring[-1] != start:
-        ring.append(reached_from[ring[-1]])
-    return tuple(reversed(ring))

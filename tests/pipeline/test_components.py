@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from actorflow.pipeline._components import components, shortest_ring
+from actorflow.pipeline._components import components
 
 
 @st.composite
@@ -50,29 +48,6 @@ def test_groups_come_after_what_they_need(edges: dict[str, list[str]]) -> None:
         assert all(set(edges[stage]) <= seen for stage in group)
 
 
-@given(graphs())
-def test_example_ring_follows_edges_and_is_shortest(edges: dict[str, list[str]]) -> None:
-    for group in components(edges):
-        if len(group) == 1:
-            continue
-        ring = shortest_ring(edges, group)
-        steps = list(itertools.pairwise(ring))
-
-        assert ring[0] == ring[-1] == group[0]
-        assert len(set(ring)) == len(steps)
-        assert all(needed in edges[stage] for stage, needed in steps)
-        assert len(steps) == steps_back_to(edges, ring[0])
-
-
-def steps_back_to(edges: dict[str, list[str]], start: str) -> int:
-    frontier, steps = {start}, 0
-    while True:
-        frontier = {needed for stage in frontier for needed in edges[stage]}
-        steps += 1
-        if start in frontier:
-            return steps
-
-
 def test_ring_of_ten_thousand_is_one_group() -> None:
     size = 10_000
     edges = {f"s{i}": [f"s{(i + 1) % size}"] for i in range(size)}
@@ -80,4 +55,3 @@ def test_ring_of_ten_thousand_is_one_group() -> None:
     (group,) = components(edges)
 
     assert len(group) == size
-    assert len(shortest_ring(edges, group)) == size + 1
