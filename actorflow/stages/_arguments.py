@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
-
-import attrs
 
 from actorflow.errors import InvalidArgumentError, InvalidTypeError
 
@@ -23,13 +20,18 @@ def check_name(argument: str, value: object) -> None:
         raise InvalidArgumentError(argument, value, "a name of at least one character")
 
 
-def as_id(value: UUID | str | None, field: attrs.Attribute[Any]) -> UUID | None:
-    """Converts a field that may hold an id."""
+def as_id(argument: str, value: object) -> UUID | None:
+    """Return what `value` identifies, if anything.
+
+    Raises:
+      InvalidTypeError: if `value` is neither a UUID, nor a string, nor None.
+      InvalidArgumentError: if it is a string, but not a UUID's.
+    """
     if value is None or isinstance(value, UUID):
         return value
     if not isinstance(value, str):
-        raise InvalidTypeError(field.name, value, "a UUID, its text or None")
+        raise InvalidTypeError(argument, value, "a UUID, its text or None")
     try:
         return UUID(value)
     except ValueError:
-        raise InvalidArgumentError(field.name, value, "a UUID, its text or None") from None
+        raise InvalidArgumentError(argument, value, "a UUID, its text or None") from None

@@ -39,9 +39,9 @@ from actorflow.model import (
     thaw,
 )
 
+from ._arguments import as_id, check_name
 from ._bags import ContextBag, OutputBag
 from ._inputs import StageInputs
-from ._arguments import as_id, check_name
 from ._ports import CorePorts
 from ._read_only import read_only
 from ._reporting import id_text, stage_event_data
@@ -64,12 +64,29 @@ def extract_service(topology: str | None) -> str | None:
     return topology.rpartition("_")[0] or topology
 
 
-def _forget_snapshot(context: PipelineContext, _: object, value: Any) -> Any:
-    context._snapshot = None
+_PEOPLE_FIELDS: Final = ("request_id", "session_id", "user_id", "org_id", "interaction_id")
+_ID_FIELDS: Final = ("pipeline_run_id", *_PEOPLE_FIELDS)
+_INPUT_FIELDS: Final = (
+    "input_text",
+    "input_audio_duration_ms",
+    "conversation",
+    "enrichments",
+    "extensions",
+)
+_SNAPSHOT_FIELDS: Final = (
+    *_INPUT_FIELDS,
+    "topology",
+    "execution_mode",
+    "metadata",
+    "created_at",
+)
+_BEHIND_THE_SNAPSHOT: Final = frozenset({*_ID_FIELDS, *_SNAPSHOT_FIELDS})
+
+
+def _forget_snapshot(context: PipelineContext, field: attrs.Attribute[Any], value: Any) -> Any:
+    if field.name in _BEHIND_THE_SNAPSHOT:
+        context._snapshot = None
     return value
-
-
-_IN_SNAPSHOT: Final = [attrs.setters.convert, _forget_snapshot]
 
 
 def _check_sink(_: object, __: object, sink: EventSink | None) -> None:
@@ -78,7 +95,11 @@ def _check_sink(_: object, __: object, sink: EventSink | None) -> None:
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(
+    kw_only=True,
+    eq=False,
+    on_setattr=[attrs.setters.convert, attrs.setters.validate, _forget_snapshot],
+)
 class PipelineContext:
     """A run's identity, input, state and services; it may change while the run goes on.
 
@@ -86,52 +107,38 @@ class PipelineContext:
     that has ended it may be used for another, which begins with no outputs.
     """
 
-    # Identity
+    # Identity. Lambdas, because mypy knows no converters that are told the field.
     pipeline_run_id: UUID | None = attrs.field(
-        default=None,
-        converter=attrs.Converter(as_id, takes_field=True),
-        on_setattr=_IN_SNAPSHOT,
+        default=None, converter=lambda value: as_id("pipeline_run_id", value)
     )
     request_id: UUID | None = attrs.field(
-        default=None,
-        converter=attrs.Converter(as_id, takes_field=True),
-        on_setattr=_IN_SNAPSHOT,
+        default=None, converter=lambda value: as_id("request_id", value)
     )
     session_id: UUID | None = attrs.field(
-        default=None,
-        converter=attrs.Converter(as_id, takes_field=True),
-        on_setattr=_IN_SNAPSHOT,
+        default=None, converter=lambda value: as_id("session_id", value)
     )
     user_id: UUID | None = attrs.field(
-        default=None,
-        converter=attrs.Converter(as_id, takes_field=True),
-        on_setattr=_IN_SNAPSHOT,
+        default=None, converter=lambda value: as_id("user_id", value)
     )
-    org_id: UUID | None = attrs.field(
-        default=None,
-        converter=attrs.Converter(as_id, takes_field=True),
-        on_setattr=_IN_SNAPSHOT,
-    )
+    org_id: UUID | None = attrs.field(default=None, converter=lambda value: as_id("org_id", value))
     interaction_id: UUID | None = attrs.field(
-        default=None,
-        converter=attrs.Converter(as_id, takes_field=True),
-        on_setattr=_IN_SNAPSHOT,
+        default=None, converter=lambda value: as_id("interaction_id", value)
     )
 
     # What runs
-    topology: str | None = attrs.field(default=None, on_setattr=_forget_snapshot)
-    execution_mode: str | None = attrs.field(default=None, on_setattr=_forget_snapshot)
+    topology: str | None = None
+    execution_mode: str | None = None
     service: str | None = "pipeline"
     configuration: dict[str, Any] = attrs.field(factory=dict)
 
     # Input
-    input_text: str | None = attrs.field(default=None, on_setattr=_forget_snapshot)
-    input_audio_duration_ms: float | None = attrs.field(default=None, on_setattr=_forget_snapshot)
-    conversation: Conversation | None = attrs.field(default=None, on_setattr=_forget_snapshot)
-    enrichments: Enrichments | None = attrs.field(default=None, on_setattr=_forget_snapshot)
-    extensions: Any = attrs.field(default=None, on_setattr=_forget_snapshot)
-    metadata: dict[str, Any] = attrs.field(factory=dict, on_setattr=_forget_snapshot)
-    created_at: datetime = attrs.field(factory=clock.now, on_setattr=_forget_snapshot)
+    input_text: str | None = None
+    input_audio_duration_ms: float | None = None
+    conversation: Conversation | None = None
+    enrichments: Enrichments | None = None
+    extensions: Any = None
+    metadata: dict[str, Any] = attrs.field(factory=dict)
+    created_at: datetime = attrs.field(factory=clock.now)
 
     # State
     data: dict[str, Any] = attrs.field(factory=dict)
@@ -150,13 +157,13 @@ class PipelineContext:
 
     # Lineage
     parent_run_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_id, takes_field=True)
+        default=None, converter=lambda value: as_id("parent_run_id", value)
     )
     parent_stage_id: str | None = None
     correlation_id: UUID | str | None = None
     depth: int = 0
     _root_run_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_id, takes_field=True), alias="root_run_id"
+        default=None, converter=lambda value: as_id("root_run_id", value), alias="root_run_id"
     )
 
     # Not to be passed in
@@ -468,24 +475,6 @@ class PipelineContext:
             "artifacts_count": len(self.artifacts),
             **{name: value for name, value in lineage.items() if value is not None},
         }
-
-
-_PEOPLE_FIELDS: Final = ("request_id", "session_id", "user_id", "org_id", "interaction_id")
-_ID_FIELDS: Final = ("pipeline_run_id", *_PEOPLE_FIELDS)
-_INPUT_FIELDS: Final = (
-    "input_text",
-    "input_audio_duration_ms",
-    "conversation",
-    "enrichments",
-    "extensions",
-)
-_SNAPSHOT_FIELDS: Final = (
-    *_INPUT_FIELDS,
-    "topology",
-    "execution_mode",
-    "metadata",
-    "created_at",
-)
 
 
 def _series(name: str, labels: Mapping[str, object]) -> str:

@@ -16,8 +16,8 @@ from actorflow.errors import InvalidTypeError, NotInRunError, StageCancellationR
 from actorflow.events import EventCounter, EventSink, bound_sink, checked_sink, report
 from actorflow.model import ContextSnapshot, FrozenDict, StageKind, StageOutput
 
-from ._inputs import StageInputs
 from ._arguments import check_name
+from ._inputs import StageInputs
 from ._read_only import ReadOnlyData
 from ._reporting import stage_event_data
 from ._run_port import GuardFeedback, IdempotencyInfo, RunPort, StageBus, SubpipelineResult
