@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._analytics import AnalyticsEvent as AnalyticsEvent, AnalyticsExporter as AnalyticsExporter
 from ._bound import (
     BoundEventSink as BoundEventSink,
     EventCounter as EventCounter,
@@ -16,6 +17,12 @@ from ._current import (
     event_sink_scope as event_sink_scope,
     get_event_sink as get_event_sink,
     set_event_sink as set_event_sink,
+)
+from ._event_lines import EventLines as EventLines, read_events as read_events
+from ._exporters import (
+    CompositeExporter as CompositeExporter,
+    ConsoleExporter as ConsoleExporter,
+    JSONFileExporter as JSONFileExporter,
 )
 from ._fan_out import FilterEventSink as FilterEventSink, TeeEventSink as TeeEventSink
 from ._logging_sink import LoggingEventSink as LoggingEventSink
@@ -122,3 +129,10 @@ from ._spec import (
     payload_keys as payload_keys,
 )
 from ._validation import validate_event as validate_event
+from ._wide import (
+    StageRecord as StageRecord,
+    WideEventEmitter as WideEventEmitter,
+    emit_pipeline_wide_event as emit_pipeline_wide_event,
+    emit_stage_wide_event as emit_stage_wide_event,
+    stage_counts as stage_counts,
+)

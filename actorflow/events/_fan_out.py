@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, final
 
 import attrs
 import trio
 
+from ._everyone import for_everyone
 from ._log_failure import log_failure
 from ._sink import EventSink, Offer, checked_sink, close_sink, flush_sink, offer_of, takes_of
 
@@ -176,11 +177,11 @@ class TeeEventSink:
 
     async def flush(self) -> None:
         """Flush every sink that can be flushed, whatever becomes of the others."""
-        await _all_of(flush_sink, [lane.sink for lane in self._lanes], "flush")
+        await for_everyone([it.sink for it in self._lanes], flush_sink, "flush failed")
 
     async def aclose(self) -> None:
         """Close every sink that can be closed, whatever becomes of the others."""
-        await _all_of(close_sink, [lane.sink for lane in self._lanes], "close")
+        await for_everyone([it.sink for it in self._lanes], close_sink, "close failed")
 
 
 def _offered(lane: _Lane, event: _Entry, errors: list[Exception]) -> bool:
@@ -215,21 +216,3 @@ async def _hand_over_in_turn(
     await lane.turn_of(event, nursery)
     # No checkpoint since the turn came, so the sink sees this event next.
     await _hand_over(lane, event, errors)
-
-
-async def _all_of(
-    act: Callable[[EventSink], Awaitable[None]], sinks: Iterable[EventSink], name: str
-) -> None:
-    errors: list[Exception] = []
-
-    async def act_on(sink: EventSink) -> None:
-        try:
-            await act(sink)
-        except Exception as error:  # noqa: BLE001 - sinks are user code
-            errors.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for sink in sinks:
-            nursery.start_soon(act_on, sink)
-    if errors:
-        raise ExceptionGroup(f"sinks failed to {name}", errors)

@@ -26,6 +26,7 @@ from ._runs import (
     StageStarted as StageStarted,
     StageSummary as StageSummary,
     StageWide as StageWide,
+    WideContext as WideContext,
 )
 from ._sessions import (
     SessionClosed as SessionClosed,

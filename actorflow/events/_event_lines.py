@@ -1,0 +1,68 @@
+"""Events as lines of JSON: one line is one event, and a line ends with its newline.
+
+A process that is killed while it writes leaves the beginning of a line behind.
+Such a fragment has no newline, so it is no event.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Final, final
+
+from ._analytics import AnalyticsEvent
+
+_logger: Final = logging.getLogger("actorflow.events")
+
+_CHUNK: Final = 1 << 16
+
+
+def to_lines(events: Iterable[AnalyticsEvent]) -> str:
+    """Write events, one line each."""
+    return "".join(json.dumps(event.to_dict(), default=str) + "\n" for event in events)
+
+
+@final
+class EventLines:
+    """Turns bytes, in whatever pieces they come, into events."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.lines = 0
+        """How many lines were complete so far."""
+
+    def feed(self, chunk: bytes) -> Iterator[AnalyticsEvent]:
+        """Yield the events whose lines are complete with `chunk`.
+
+        A line that is not JSON is skipped with a warning: a killed process left
+        it, and the next one went on writing after it.
+
+        Raises:
+          AnalyticsEventError: if a line is JSON and describes no event.
+        """
+        *complete, self._rest = (self._rest + chunk).split(b"\n")
+        for line in complete:
+            self.lines += 1
+            try:
+                value = json.loads(line)
+            except ValueError:
+                _logger.warning("event_line_skipped", extra={"line": self.lines})
+                continue
+            yield AnalyticsEvent.from_dict(value)
+
+
+def read_events(path: str | PathLike[str]) -> Iterator[AnalyticsEvent]:
+    """Yield the events of a file that a `JSONFileExporter` wrote.
+
+    Reading blocks; inside a trio program, do it in a thread.
+
+    Raises:
+      AnalyticsEventError: if a line is JSON and describes no event.
+    """
+    lines = EventLines()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield from lines.feed(chunk)

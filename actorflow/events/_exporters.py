@@ -1,0 +1,174 @@
+"""Exporters to a file, to a terminal, and to several at once."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import IO, Final, TextIO, final
+
+import trio
+
+from ._analytics import AnalyticsEvent, AnalyticsExporter
+from ._colours import BLUE, GREEN, RED, painted
+from ._event_lines import to_lines
+from ._everyone import for_everyone
+
+_PALETTE: Final = (
+    ("error", RED),
+    ("fail", RED),
+    ("complete", GREEN),
+    ("success", GREEN),
+    ("start", BLUE),
+)
+
+
+@final
+class JSONFileExporter:
+    """Writes each event as one line of JSON.
+
+    The file is opened with the first export. Writing happens in a worker thread,
+    one call after the other, and a call that has begun is finished even if its
+    task is cancelled, so lines are whole and never mixed. `read_events` reads
+    the file.
+    """
+
+    def __init__(self, file_path: str | PathLike[str], *, append: bool = True) -> None:
+        self.event_count = 0
+        self._path = Path(file_path)
+        self._mode = "ab" if append else "wb"
+        self._file: IO[bytes] | None = None
+        self._turn = trio.StrictFIFOLock()
+
+    async def export(self, event: AnalyticsEvent) -> None:
+        """Write one event."""
+        await self.export_batch([event])
+
+    async def export_batch(self, events: Iterable[AnalyticsEvent]) -> None:
+        """Write several events, in order."""
+        batch = list(events)
+        async with self._turn:
+            await trio.to_thread.run_sync(self._write, batch)
+
+    async def flush(self) -> None:
+        """Hand everything written to the operating system."""
+        async with self._turn:
+            if self._file is not None:
+                await trio.to_thread.run_sync(self._file.flush)
+
+    async def close(self) -> None:
+        """Close the file; a later export opens it again and goes on at its end."""
+        async with self._turn:
+            if self._file is not None:
+                await trio.to_thread.run_sync(self._close)
+
+    def _write(self, batch: Sequence[AnalyticsEvent]) -> None:
+        text = to_lines(batch).encode()
+        if self._file is None:
+            self._file = self._open()
+        self._file.write(text)
+        self.event_count += len(batch)
+
+    def _open(self) -> IO[bytes]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open(self._mode)
+        self._mode = "ab"
+        if file.tell() and not self._ends_with_newline():
+            # A killed process left the beginning of a line. Ending it here keeps
+            # it from swallowing our first event.
+            file.write(b"\n")
+        return file
+
+    def _ends_with_newline(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(-1, io.SEEK_END)
+            return file.read() == b"\n"
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        assert file is not None
+        file.close()
+
+
+@final
+class ConsoleExporter:
+    """Prints events for somebody who watches.
+
+    Printing happens in a worker thread, because a terminal that is scrolled back
+    and a pipe that nobody reads block whoever prints.
+    """
+
+    def __init__(
+        self, *, colorize: bool = True, verbose: bool = False, stream: TextIO | None = None
+    ) -> None:
+        self.event_count = 0
+        self._colorize = colorize
+        self._verbose = verbose
+        self._stream = stream
+        self._turn = trio.StrictFIFOLock()
+
+    async def export(self, event: AnalyticsEvent) -> None:
+        """Print one event."""
+        await self.export_batch([event])
+
+    async def export_batch(self, events: Iterable[AnalyticsEvent]) -> None:
+        """Print several events, in order."""
+        batch = list(events)
+        text = "".join(f"{self._format_event(event)}\n" for event in batch)
+        async with self._turn:
+            # The thread is left alone on cancel: there may be no end to its print.
+            await trio.to_thread.run_sync(self._print, text, abandon_on_cancel=True)
+        self.event_count += len(batch)
+
+    async def flush(self) -> None:
+        """Do nothing: what is exported is printed."""
+
+    async def close(self) -> None:
+        """Do nothing: the stream belongs to somebody else."""
+
+    def _print(self, text: str) -> None:
+        stream = self._stream or sys.stdout
+        stream.write(text)
+        stream.flush()
+
+    def _format_event(self, event: AnalyticsEvent) -> str:
+        return "\n".join(self._lines(event))
+
+    def _lines(self, event: AnalyticsEvent) -> Iterator[str]:
+        type = event.event_type
+        first = f"[{event.timestamp:%H:%M:%S}.{event.timestamp.microsecond // 1000:03}] {type}"
+        yield painted(first, type, _PALETTE) if self._colorize else first
+        if event.stage_name:
+            yield f"  stage: {event.stage_name}"
+        if event.duration_ms is not None:
+            yield f"  duration: {event.duration_ms:.1f}ms"
+        if self._verbose and event.data:
+            yield f"  data: {json.dumps(event.data, default=str)}"
+
+
+@final
+class CompositeExporter:
+    """Exports to several exporters at once; what one does is nothing to the others."""
+
+    def __init__(self, exporters: Iterable[AnalyticsExporter]) -> None:
+        self._exporters = list(exporters)
+
+    async def export(self, event: AnalyticsEvent) -> None:
+        """Export one event everywhere."""
+        await for_everyone(self._exporters, lambda it: it.export(event), "export failed")
+
+    async def export_batch(self, events: Iterable[AnalyticsEvent]) -> None:
+        """Export several events everywhere."""
+        batch = list(events)
+        await for_everyone(self._exporters, lambda it: it.export_batch(batch), "export failed")
+
+    async def flush(self) -> None:
+        """Flush everywhere."""
+        await for_everyone(self._exporters, lambda it: it.flush(), "flush failed")
+
+    async def close(self) -> None:
+        """Close everywhere."""
+        await for_everyone(self._exporters, lambda it: it.close(), "close failed")
