@@ -1,5 +1,21 @@
 """How stages are declared, wired, checked, looked up, linted and drawn."""
 
+from __future__ import annotations
+
+from actorflow.errors import (
+    ContractErrorInfo as ContractErrorInfo,
+    ContractSuggestion as ContractSuggestion,
+    contract_suggestion_codes as contract_suggestion_codes,
+    get_contract_suggestion as get_contract_suggestion,
+    register_suggestion as register_suggestion,
+)
+from actorflow.stages import (
+    DependencyIssue as DependencyIssue,
+    GuardFeedback as GuardFeedback,
+    IssueSeverity as IssueSeverity,
+)
+
+from ._builder import PipelineBuilder as PipelineBuilder
 from ._conditions import (
     Decision as Decision,
     Fail as Fail,
@@ -11,14 +27,35 @@ from ._conditions import (
     check_outputs as check_outputs,
     decide as decide,
 )
+from ._engine import (
+    Engine as Engine,
+    LegacyGraph as LegacyGraph,
+    PipelineGraph as PipelineGraph,
+    Run as Run,
+    RunResults as RunResults,
+    Source as Source,
+    install_engine as install_engine,
+)
 from ._failure_mode import FailureMode as FailureMode
+from ._fluent import FluentPipelineBuilder as FluentPipelineBuilder
 from ._graph import Wiring as Wiring
 from ._guard_retry import (
     GuardRetryPolicy as GuardRetryPolicy,
     GuardRetryStrategy as GuardRetryStrategy,
     hash_retry_payload as hash_retry_payload,
 )
+from ._lint import (
+    DependencyLintResult as DependencyLintResult,
+    lint_pipeline as lint_pipeline,
+)
 from ._options import PipelineOptions as PipelineOptions
+from ._patterns import (
+    with_conditional_branch as with_conditional_branch,
+    with_fan_out_fan_in as with_fan_out_fan_in,
+    with_linear_chain as with_linear_chain,
+    with_parallel_stages as with_parallel_stages,
+)
+from ._pipeline import Pipeline as Pipeline
 from ._predicates import (
     Edge as Edge,
     all_of as all_of,
@@ -28,6 +65,11 @@ from ._predicates import (
     key_is as key_is,
     key_true as key_true,
     not_ as not_,
+)
+from ._reads import analyze_stage_source as analyze_stage_source
+from ._registry import (
+    PipelineRegistry as PipelineRegistry,
+    pipeline_registry as pipeline_registry,
 )
 from ._spec import (
     PipelineSpec as PipelineSpec,

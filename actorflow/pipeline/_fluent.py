@@ -132,9 +132,8 @@ class FluentPipelineBuilder:
 
     def build(self, *, legacy: bool = False, **options: Any) -> PipelineGraph | LegacyGraph:
         """What `PipelineBuilder.build` gives."""
-        if legacy:
-            return self._builder.build(legacy=True, **options)
-        return self._builder.build(**options)
+        build = self._builder.build
+        return build(legacy=True, **options) if legacy else build(**options)
 
     def _or_last(self, given: Names | None) -> Names | None:
         return self._last_stage if given is None else given

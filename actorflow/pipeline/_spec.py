@@ -208,11 +208,12 @@ def split_edges(
 
 
 def _keys(stage: str, field: str, keys: str | Iterable[str]) -> tuple[str, ...]:
-    items = (keys,) if isinstance(keys, str) else tuple(keys)
-    for key in items:
+    items = keys if isinstance(keys, Iterable) and not isinstance(keys, str) else (keys,)
+    found = tuple(dict.fromkeys(items))
+    for key in found:
         if not isinstance(key, str) or not key:
             raise bad_option(stage, field, key, "keys, as text")
-    return tuple(dict.fromkeys(items))
+    return found
 
 
 def _resolve_kind(stage: str, runner: object, kind: StageKind | str | None) -> StageKind:
