@@ -33,3 +33,4 @@ from ._system import open_system as open_system
 from ._tree import ActorInfo as ActorInfo
 from ._tree import ActorStatistics as ActorStatistics
 from ._tree import SystemStatistics as SystemStatistics
+from ._waits import current_system as current_system

@@ -29,8 +29,8 @@ from ._reply import Request, message_of
 from ._spec import is_async
 from ._state import State
 from ._supervision import should_restart
-from ._tree import ActorStatistics
-from ._waits import current_cell
+from ._tree import ActorInfo, ActorStatistics
+from ._waits import current_cell, enter_system
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -60,6 +60,7 @@ class Cell(ABC):
         "dynamic",
         "failures",
         "final",
+        "guests",
         "incarnation",
         "mailbox",
         "parent",
@@ -123,6 +124,8 @@ class Cell(ABC):
         # Set at the next change of state.
         self._turn: trio.Event | None = None
         self._watchers: list[tuple[ActorCell, int]] = []
+        # What works inside this one without being an actor, for `System.tree`.
+        self.guests: list[Callable[[], ActorInfo]] = []
         # Requests of the present life that will be answered later.
         self.deferred: set[Request] = set()
 
@@ -141,6 +144,7 @@ class Cell(ABC):
     async def _shell(self) -> None:
         """Live once. The only frame of its task, so a life and a task are the same thing."""
         current_cell.set(self._as_actor())
+        enter_system(self.core.system)
         self.task = trio.lowlevel.current_task()
         assert self.scope is not None
         crash = travels_on = reason = None
@@ -190,7 +194,7 @@ class Cell(ABC):
             self._turn.set()
             self._turn = None
         if self.parent is not None:
-            self.parent.ring()
+            self.parent.child_changed()
 
     def _ready(self) -> None:
         if self.state is State.STARTING:
@@ -355,7 +359,7 @@ class ActorCell(Cell):
         self.busy_since = -math.inf
         # Things of the present life, beside the promised answers: ticks, scopes
         # that a stop cancels, watched actors.
-        self.ticks: set[Tick] = set()
+        self.ticks: list[Tick] = []
         self.soft_scopes: list[trio.CancelScope] = []
         self._watched: list[Cell] = []
 

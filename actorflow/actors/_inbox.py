@@ -38,29 +38,32 @@ class Down:
 class Tick:
     """A message that an actor sends to itself at a later time, once or again and again."""
 
-    __slots__ = ("_cell", "_every", "_incarnation", "_message", "_pending", "_timer")
+    __slots__ = ("_cell", "_every", "_message", "_pending", "_timer")
 
     def __init__(self, cell: ActorCell, message: object, when: float, every: float | None) -> None:
         self._cell = cell
-        self._incarnation = cell.incarnation
         self._message = message
         self._every = every
         self._pending = False
         self._timer = cell.core.timers.at(when, self._fire)
-        cell.ticks.add(self)
+        cell.ticks.append(self)
 
     def cancel(self) -> None:
         """Send no more of them. Harmless when there is nothing left to cancel."""
         self._timer.cancel()
-        self._cell.ticks.discard(self)
+        self._forget()
 
     def taken(self) -> object:
         self._pending = False
         return self._message
 
+    def _forget(self) -> None:
+        if self in self._cell.ticks:
+            self._cell.ticks.remove(self)
+
     def _fire(self) -> None:
         if self._every is None:
-            self._cell.ticks.discard(self)
+            self._forget()
         else:
             self._timer = self._cell.core.timers.at(self._timer.when + self._every, self._fire)
         # An actor that is too slow for its ticks gets one, not a heap of them.

@@ -78,7 +78,7 @@ class Mailbox:
         self._receive: trio.MemoryReceiveChannel[object] | None = None
         # Ticks and ends of watched actors. Read first; there are never more of
         # them than timers and monitors.
-        self._control: deque[object] = deque()
+        self._control: deque[object] | None = None
         self.closed: str | None = None
         self.blocked_senders = 0
         self.dropped = 0
@@ -199,6 +199,8 @@ class Mailbox:
 
     def post(self, message: object) -> None:
         """Put a report of the kernel before everything that is queued."""
+        if self._control is None:
+            self._control = deque()
         self._control.append(message)
         self.wake()
 
@@ -209,7 +211,7 @@ class Mailbox:
             self._enter(WAKE)
 
     def forget_reports(self) -> None:
-        self._control.clear()
+        self._control = None
 
     def close(self, why: str) -> None:
         """Refuse every further message and every sender that waits. What is queued stays."""

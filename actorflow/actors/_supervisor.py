@@ -62,6 +62,7 @@ class SupervisorCell(Cell):
         "_budget",
         "_due",
         "_exits",
+        "_looks_at_children",
         "_nursery",
         "children",
         "spec",
@@ -86,6 +87,7 @@ class SupervisorCell(Cell):
         self._exits: deque[tuple[Cell, int, Reason]] = deque()
         self._due: deque[Plan] = deque()
         self._bell: trio.Event | None = None
+        self._looks_at_children = False
         self._nursery: trio.Nursery | None = None
 
     def _as_actor(self) -> None:
@@ -98,6 +100,11 @@ class SupervisorCell(Cell):
         if self._bell is not None:
             self._bell.set()
             self._bell = None
+
+    def child_changed(self) -> None:
+        """Note that a child has another state, which seldom matters."""
+        if self._looks_at_children:
+            self.ring()
 
     def report(self, cell: Cell, reason: Reason) -> None:
         """Note that a child ended and may be restarted."""
@@ -262,8 +269,12 @@ class SupervisorCell(Cell):
             await self._until_down(cell)
 
     async def _until(self, arrived: Callable[[], bool]) -> None:
-        while not arrived():
-            await self._rest()
+        self._looks_at_children = True
+        try:
+            while not arrived():
+                await self._rest()
+        finally:
+            self._looks_at_children = False
 
     async def _until_down(self, cell: Cell) -> None:
         await self._until(lambda: not cell.state.is_alive)

@@ -21,6 +21,7 @@ from ._state import State
 from ._supervision import RestartType, Strategy
 from ._supervisor import SupervisorCell, start_failure
 from ._tree import ActorInfo, SystemStatistics
+from ._waits import current_cell, enter_system, leave_system
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -144,6 +145,21 @@ class System:
 
         return unsubscribe
 
+    @contextmanager
+    def showing(self, describe: Callable[[], ActorInfo]) -> Iterator[None]:
+        """Let `tree` show something that is no actor, below the actor that runs it.
+
+        For work with a structure of its own inside one task. `describe` is called
+        only when somebody looks.
+        """
+        cell = current_cell.get()
+        guests = self._root.guests if cell is None or cell.core.system is not self else cell.guests
+        guests.append(describe)
+        try:
+            yield
+        finally:
+            guests.remove(describe)
+
     def tree(self) -> ActorInfo:
         """Return all actors as they are now. `str()` of it is for people."""
         return _info(self._root)
@@ -200,7 +216,7 @@ def _info(cell: Cell) -> ActorInfo:
         statistics=cell.statistics(),
         waiting_on=None if waiting_on is None else waiting_on.path,
         is_supervisor=isinstance(cell, SupervisorCell),
-        children=tuple(_info(child) for child in below),
+        children=(*(_info(child) for child in below), *(guest() for guest in cell.guests)),
     )
 
 
@@ -258,8 +274,12 @@ async def open_system(
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             try:
                 await system._open(nursery)
-                with system._body:
-                    yield system
+                token = enter_system(system)
+                try:
+                    with system._body:
+                        yield system
+                finally:
+                    leave_system(token)
             except Exception as error:
                 await system._close()
                 failure = system._failure()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -21,9 +21,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._cell import ActorCell, Cell
+    from ._system import System
 
 # On whose behalf the current task runs. Tasks that an actor starts inherit it.
 current_cell: Final[ContextVar[ActorCell | None]] = ContextVar("actorflow_cell", default=None)
+
+# The innermost system that the current task works in: as one of its actors, or
+# in the block that opened it.
+_current_system: Final[ContextVar[System | None]] = ContextVar("actorflow_system", default=None)
+
+
+def enter_system(system: System) -> Token[System | None]:
+    """Make `system` the one that `current_system` returns."""
+    return _current_system.set(system)
+
+
+def leave_system(token: Token[System | None]) -> None:
+    """Undo `enter_system`."""
+    _current_system.reset(token)
+
+
+def current_system() -> System | None:
+    """Return the system that surrounds the current task, if any."""
+    return _current_system.get()
 
 
 def waiting_cell() -> ActorCell | None:
