@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 from uuid import UUID
 
 import attrs
@@ -89,6 +89,13 @@ def _forget_snapshot(context: PipelineContext, field: attrs.Attribute[Any], valu
     return value
 
 
+if TYPE_CHECKING:
+    # mypy's plugin knows no converters that are told their field; this one has the types.
+    def _to_id(value: UUID | str | None) -> UUID | None: ...
+else:
+    _to_id = attrs.Converter(lambda value, field: as_id(field.name, value), takes_field=True)
+
+
 def _check_sink(_: object, __: object, sink: EventSink | None) -> None:
     if sink is not None:
         checked_sink("event_sink", sink)
@@ -107,23 +114,13 @@ class PipelineContext:
     that has ended it may be used for another, which begins with no outputs.
     """
 
-    # Identity. Lambdas, because mypy knows no converters that are told the field.
-    pipeline_run_id: UUID | None = attrs.field(
-        default=None, converter=lambda value: as_id("pipeline_run_id", value)
-    )
-    request_id: UUID | None = attrs.field(
-        default=None, converter=lambda value: as_id("request_id", value)
-    )
-    session_id: UUID | None = attrs.field(
-        default=None, converter=lambda value: as_id("session_id", value)
-    )
-    user_id: UUID | None = attrs.field(
-        default=None, converter=lambda value: as_id("user_id", value)
-    )
-    org_id: UUID | None = attrs.field(default=None, converter=lambda value: as_id("org_id", value))
-    interaction_id: UUID | None = attrs.field(
-        default=None, converter=lambda value: as_id("interaction_id", value)
-    )
+    # Identity
+    pipeline_run_id: UUID | None = attrs.field(default=None, converter=_to_id)
+    request_id: UUID | None = attrs.field(default=None, converter=_to_id)
+    session_id: UUID | None = attrs.field(default=None, converter=_to_id)
+    user_id: UUID | None = attrs.field(default=None, converter=_to_id)
+    org_id: UUID | None = attrs.field(default=None, converter=_to_id)
+    interaction_id: UUID | None = attrs.field(default=None, converter=_to_id)
 
     # What runs
     topology: str | None = None
@@ -156,15 +153,11 @@ class PipelineContext:
     runtime: Any = None
 
     # Lineage
-    parent_run_id: UUID | None = attrs.field(
-        default=None, converter=lambda value: as_id("parent_run_id", value)
-    )
+    parent_run_id: UUID | None = attrs.field(default=None, converter=_to_id)
     parent_stage_id: str | None = None
     correlation_id: UUID | str | None = None
     depth: int = 0
-    _root_run_id: UUID | None = attrs.field(
-        default=None, converter=lambda value: as_id("root_run_id", value), alias="root_run_id"
-    )
+    _root_run_id: UUID | None = attrs.field(default=None, converter=_to_id, alias="root_run_id")
 
     # Not to be passed in
     _snapshot: ContextSnapshot | None = attrs.field(default=None, init=False)
