@@ -9,21 +9,24 @@ to `make_converter`.
 from __future__ import annotations
 
 import base64
-import binascii
 import collections.abc
 import dataclasses
+import hashlib
+import hmac
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, Final, Never, Protocol, TypeVar, cast, final, get_args, get_origin
+from types import GenericAlias
+from typing import Any, Final, Never, TypeVar, cast, final, get_args, get_origin
 from uuid import UUID
 
 import attrs
 import cattrs
-from cattrs.cols import is_any_set, is_mapping, is_sequence, list_structure_factory
+from cattrs.cols import is_mapping, list_structure_factory
 from cattrs.errors import (
     AttributeValidationNote,
     BaseValidationError,
@@ -32,7 +35,12 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from actorflow.errors import InvalidArgumentError, InvalidTypeError, WireFormatError
+from actorflow.errors import (
+    CanonicalizationError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    WireFormatError,
+)
 
 T = TypeVar("T")
 
@@ -131,10 +139,7 @@ class JsonConverter:
 
 def join_path(step: str | int, rest: str) -> str:
     """The path that leads over `step` to `rest`: ``data`` and ``[3]`` make ``data[3]``."""
-    if isinstance(step, int):
-        head = f"[{step}]"
-    else:
-        head = step if step.isidentifier() else f"[{step!r}]"
+    head = step if isinstance(step, str) and step.isidentifier() else f"[{step!r}]"
     return f"{head}{rest}" if not rest or rest.startswith("[") else f"{head}.{rest}"
 
 
@@ -159,7 +164,7 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 def fields_writer(cls: type, converter: cattrs.Converter, **hooks: Writer) -> Writer:
     """Writes objects of `cls` as dicts of their fields, some with hooks of their own."""
     write = converter.unstructure
-    overrides = {
+    overrides: dict[str, Any] = {
         name: override(unstruct_hook=_at(name, hooks.get(name, write)))
         for name in _field_names(cls)
     }
@@ -231,8 +236,9 @@ def _register_writers(converter: cattrs.Converter) -> None:
         written: list[Any] = []
         try:
             for item in items:
-                written.append(item if type(item) in _SCALARS else write(item))
+                written.append(item if type(item) in _SCALARS else write(item))  # noqa: PERF401
         except WireFormatError as error:
+            # As many as were written stand before the one that could not be.
             error.path = join_path(len(written), error.path)
             raise
         return written
@@ -282,7 +288,7 @@ def fields_reader(cls: Any, converter: cattrs.Converter, **hooks: Reader) -> Rea
     origin = get_origin(cls) or cls
     if attrs.has(origin):
         attrs.resolve_types(origin)
-    overrides = {name: override(struct_hook=hook) for name, hook in hooks.items()}
+    overrides: dict[str, Any] = {name: override(struct_hook=hook) for name, hook in hooks.items()}
     read = make_dict_structure_fn(cls, converter, **overrides)
 
     def read_fields(data: Any, type_: Any) -> Any:
@@ -309,8 +315,7 @@ def _register_readers(converter: cattrs.Converter) -> None:
         is_mapping, lambda type_: _mapping_reader(type_, converter)
     )
     converter.register_structure_hook_factory(
-        lambda type_: get_origin(type_) in _COLLECTIONS,
-        lambda type_: _items_reader(type_, converter),
+        _is_collection, lambda type_: _collection_reader(type_, converter)
     )
     converter.register_structure_hook_func(_reads_itself, _ask_to_read)
     converter.register_structure_hook(str, _read_text)
@@ -343,17 +348,24 @@ _COLLECTIONS: Final[Mapping[Any, Callable[[list[Any]], Any]]] = {
 }
 
 
-def _items_reader(type_: Any, converter: cattrs.Converter) -> Reader:
-    collect = _COLLECTIONS[get_origin(type_)]
-    read = list_structure_factory(list[get_args(type_)[0]], converter)
+def _is_collection(type_: Any) -> bool:
+    if get_origin(type_) is tuple:
+        return get_args(type_)[1:] == (...,)
+    return (get_origin(type_) or type_) in _COLLECTIONS
 
-    def read_items(data: Any, _: Any) -> Any:
-        # A string is a sequence of strings, too, but not meant.
+
+def _collection_reader(type_: Any, converter: cattrs.Converter) -> Reader:
+    collect = _COLLECTIONS[get_origin(type_) or type_]
+    item = (get_args(type_) or (Any,))[0]
+    read = list_structure_factory(cast("type", GenericAlias(list, item)), converter)
+
+    def read_collection(data: Any, _: Any) -> Any:
+        # A string is a sequence of strings, too, but never meant.
         if not isinstance(data, (list, tuple)):
             raise WireFormatError("", data, "a list")
         return collect(read(data, type_))
 
-    return read_items
+    return read_collection
 
 
 def _read_text(data: Any, cls: Any) -> Any:
@@ -453,3 +465,170 @@ def _item(data: Any, step: str | int) -> object:
         return data[step]
     except (LookupError, TypeError):
         return attrs.NOTHING
+
+
+# Canonical JSON (RFC 8785)
+
+
+def canonical_json(value: object) -> bytes:
+    """The one way to write `value` as JSON, so that equal values have equal bytes.
+
+    Takes JSON, UUIDs, times, enum members, bytes, tuples, and attrs and
+    dataclass objects. Nothing is rounded or guessed: what JSON has no exact
+    place for is refused.
+
+    Raises:
+      CanonicalizationError: with the JSON pointer of what is refused.
+    """
+    try:
+        return _canonical(value).encode()
+    except RecursionError:
+        raise CanonicalizationError("", value, "nested less deeply") from None
+
+
+def checksum(value: object, *, key: bytes | None = None) -> str:
+    """SHA-256 of the canonical JSON of `value` in hex; with a `key` the HMAC."""
+    data = canonical_json(value)
+    if key is None:
+        return hashlib.sha256(data).hexdigest()
+    return hmac.digest(key, data, "sha256").hex()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What `text` says, if it says it only once.
+
+    `json.loads` takes the last of several equal keys, and knows numbers that
+    JSON has not; two readers could read different things.
+
+    Raises:
+      CanonicalizationError: if it is no JSON, or ambiguous.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+    except CanonicalizationError:
+        raise
+    except ValueError as error:
+        raise CanonicalizationError("", text, f"JSON ({error})") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    parsed = dict(pairs)
+    if len(parsed) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise CanonicalizationError("", twice, "an object with each key once")
+    return parsed
+
+
+def _refuse_constant(name: str) -> Never:
+    raise CanonicalizationError("", name, "a finite number")
+
+
+_LARGEST_INTEGER: Final = 2**53 - 1
+
+# UUIDs, times and bytes are written here as they are everywhere else.
+_plain: Final = make_converter()
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, Enum):
+        return _canonical(value.value)
+    if isinstance(value, str):
+        return _canonical_text(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return _canonical_integer(value)
+    if isinstance(value, float):
+        return _canonical_number(value)
+    if isinstance(value, Mapping):
+        return _canonical_object(value)
+    if isinstance(value, (list, tuple)):
+        return _canonical_array(value)
+    if isinstance(value, (UUID, datetime, bytes)):
+        return _canonical_scalar(value)
+    if not _has_fields(type(value)):
+        raise CanonicalizationError("", value, "something that JSON has a place for")
+    if _writes_itself(type(value)):
+        return _canonical(value.to_dict())
+    return _canonical_object({name: getattr(value, name) for name in _field_names(type(value))})
+
+
+def _canonical_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CanonicalizationError("", text, "text without lone surrogates") from None
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _canonical_integer(number: int) -> str:
+    if abs(number) > _LARGEST_INTEGER:
+        raise CanonicalizationError("", number, "an integer of at most 53 bits")
+    return str(int(number))
+
+
+def _canonical_number(number: float) -> str:
+    """What ECMAScript's Number::toString gives.
+
+    Python finds the same shortest digits, but places the point by other rules.
+    """
+    if not math.isfinite(number):
+        raise CanonicalizationError("", number, "a finite number")
+    if number == 0:
+        return "0"
+    text = float.__repr__(number)
+    if "e" not in text:
+        return text.removesuffix(".0")
+    sign = "-" if number < 0 else ""
+    mantissa, _, exponent = text.removeprefix("-").partition("e")
+    digits = mantissa.replace(".", "")
+    # Number of digits before the point; Python has one there.
+    before = int(exponent) + 1
+    if 0 < before <= 21:
+        return sign + digits.ljust(before, "0")
+    if -6 < before <= 0:
+        return f"{sign}0.{'0' * -before}{digits}"
+    point = "." if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{point}{digits[1:]}e{before - 1:+d}"
+
+
+def _canonical_object(value: Mapping[Any, Any]) -> str:
+    written = []
+    for key in sorted(value, key=_utf16):
+        try:
+            written.append(f"{_canonical_text(key)}:{_canonical(value[key])}")
+        except CanonicalizationError as error:
+            step = key.replace("~", "~0").replace("/", "~1")
+            error.pointer = f"/{step}{error.pointer}"
+            raise
+    return "{" + ",".join(written) + "}"
+
+
+def _utf16(key: Any) -> bytes:
+    if not isinstance(key, str):
+        raise CanonicalizationError("", key, "an object whose keys are strings")
+    # Big-endian, so that bytes compare like code units. What cannot be encoded
+    # is refused when it is written.
+    return key.encode("utf-16-be", "surrogatepass")
+
+
+def _canonical_array(value: Sequence[Any]) -> str:
+    written: list[str] = []
+    try:
+        for item in value:
+            written.append(_canonical(item))  # noqa: PERF401
+    except CanonicalizationError as error:
+        # As many as were written stand before the one that could not be.
+        error.pointer = f"/{len(written)}{error.pointer}"
+        raise
+    return "[" + ",".join(written) + "]"
+
+
+def _canonical_scalar(value: UUID | datetime | bytes) -> str:
+    try:
+        return _canonical_text(_plain.unstructure(value))
+    except WireFormatError as error:
+        raise CanonicalizationError("", value, error.expected) from None

@@ -126,7 +126,9 @@ class WireFormatError(ActorflowError, ValueError):
     fix_hint: ClassVar[str] = "Correct the value at that path."
 
     def __str__(self) -> str:
-        return f"{self.path or 'the value'} must be {self.expected}, found {reprlib.repr(self.found)}"
+        return (
+            f"{self.path or 'the value'} must be {self.expected}, found {reprlib.repr(self.found)}"
+        )
 
 
 @attrs.define(slots=False, eq=False)
@@ -135,6 +137,33 @@ class InvalidDeltaError(WireFormatError):
 
     code: ClassVar[str] = "DELTA-001-INVALID"
     fix_hint: ClassVar[str] = "Pass mappings, and deltas as compute_delta made them."
+
+
+# Tracking
+
+
+@attrs.define(slots=False, eq=False)
+class TrackingError(ActorflowError):
+    """Recording or verifying what happened in a session went wrong."""
+
+    code: ClassVar[str] = "TRACK-000"
+
+
+@attrs.define(slots=False, eq=False)
+class CanonicalizationError(TrackingError, ValueError):
+    """A value has no canonical JSON, so it cannot have a checksum either."""
+
+    pointer: str
+    """Where in the value, as a JSON pointer: ``/items/0/price``."""
+    found: object
+    expected: str
+
+    code: ClassVar[str] = "TRACK-005-CANONICALIZATION"
+    fix_hint: ClassVar[str] = "Send what JSON cannot hold exactly as a string."
+
+    def __str__(self) -> str:
+        where = self.pointer or "the value"
+        return f"{where} must be {self.expected}, found {reprlib.repr(self.found)}"
 
 
 # Actors
@@ -784,6 +813,22 @@ class UnknownBranchError(ActorflowError):
 
 
 @attrs.define(slots=False, eq=False)
+class UnknownKeywordError(InvalidTypeError):
+    """A call was given a keyword that it does not have."""
+
+    similar: str | None = None
+
+    @property
+    def fix_hint(self) -> str:  # type: ignore[override]
+        # A property where the base has a constant: the known keywords are the answer.
+        return f"Write {self.similar}=..." if self.similar else f"Known are {self.expected}."
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.similar!r}?" if self.similar else ""
+        return f"{self.argument} has no keyword {self.found!r}{hint}"
+
+
+@attrs.define(slots=False, eq=False)
 class PipelineNotFoundError(ActorflowError, KeyError):
     """No pipeline is registered under a name."""
 
@@ -796,8 +841,9 @@ class PipelineNotFoundError(ActorflowError, KeyError):
 
     def __str__(self) -> str:
         hint = f"; did you mean {self.similar!r}?" if self.similar else ""
-        known = ", ".join(map(repr, self.known)) or "none"
-        return f"there is no pipeline {self.name!r}, known are {known}{hint}"
+        known = ", ".join(map(repr, self.known))
+        found = f"known are {known}{hint}" if known else "none is registered"
+        return f"there is no pipeline {self.name!r}, {found}"
 
 
 # Contexts and results

@@ -8,8 +8,8 @@ from typing import final
 
 import attrs
 
-from ._frozen import EMPTY, FrozenDict, frozen_mapping
-from ._value import Value, as_optional_utc, items_of
+from ._frozen import EMPTY, FrozenDict, as_metadata
+from ._value import Value, as_timestamp, items_of
 
 
 @final
@@ -20,11 +20,9 @@ class Message(Value):
     role: str
     content: str
     timestamp: datetime | None = attrs.field(
-        default=None, converter=attrs.Converter(as_optional_utc, takes_field=True)
+        default=None, converter=attrs.converters.optional(as_timestamp)
     )
-    metadata: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
+    metadata: FrozenDict = attrs.field(default=EMPTY, converter=as_metadata)
 
 
 @final
@@ -39,7 +37,7 @@ class RoutingDecision(Value):
 
 
 def _as_messages(value: Iterable[Message]) -> tuple[Message, ...]:
-    return items_of(value, Message, "messages")
+    return items_of("messages", Message, value)
 
 
 @final

@@ -8,10 +8,44 @@ from uuid import UUID
 
 import attrs
 
-from actorflow.errors import InvalidTypeError
+from ._frozen import (
+    EMPTY,
+    EMPTY_LIST,
+    FrozenDict,
+    FrozenList,
+    as_metadata,
+    frozen_mapping,
+    frozen_sequence,
+)
+from ._value import Value, as_uuid, items_of, require_uuid
 
-from ._frozen import EMPTY, EMPTY_LIST, FrozenDict, FrozenList, frozen_mapping, frozen_sequence
-from ._value import Value, as_texts, as_uuid, items_of
+
+def _as_preferences(value: Mapping[str, Any]) -> FrozenDict:
+    return frozen_mapping("preferences", value)
+
+
+def _as_goals(value: Iterable[str]) -> tuple[str, ...]:
+    return items_of("goals", str, value)
+
+
+def _as_recent_topics(value: Iterable[str]) -> tuple[str, ...]:
+    return items_of("recent_topics", str, value)
+
+
+def _as_key_facts(value: Iterable[str]) -> tuple[str, ...]:
+    return items_of("key_facts", str, value)
+
+
+def _as_blocks(value: Iterable[Any]) -> FrozenList:
+    return frozen_sequence("blocks", value)
+
+
+def _as_documents(value: Iterable[DocumentEnrichment]) -> tuple[DocumentEnrichment, ...]:
+    return items_of("documents", DocumentEnrichment, value)
+
+
+def _as_web_results(value: Iterable[Mapping[str, Any]]) -> FrozenList:
+    return FrozenList(items_of("web_results", FrozenDict, frozen_sequence("web_results", value)))
 
 
 @final
@@ -19,16 +53,10 @@ from ._value import Value, as_texts, as_uuid, items_of
 class ProfileEnrichment(Value):
     """Who the user is."""
 
-    user_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_uuid, takes_field=True)
-    )
+    user_id: UUID | None = attrs.field(default=None, converter=as_uuid, validator=require_uuid)
     display_name: str | None = None
-    preferences: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
-    goals: tuple[str, ...] = attrs.field(
-        default=(), converter=attrs.Converter(as_texts, takes_field=True)
-    )
+    preferences: FrozenDict = attrs.field(default=EMPTY, converter=_as_preferences)
+    goals: tuple[str, ...] = attrs.field(default=(), converter=_as_goals)
 
 
 @final
@@ -36,12 +64,8 @@ class ProfileEnrichment(Value):
 class MemoryEnrichment(Value):
     """What is remembered of earlier sessions."""
 
-    recent_topics: tuple[str, ...] = attrs.field(
-        default=(), converter=attrs.Converter(as_texts, takes_field=True)
-    )
-    key_facts: tuple[str, ...] = attrs.field(
-        default=(), converter=attrs.Converter(as_texts, takes_field=True)
-    )
+    recent_topics: tuple[str, ...] = attrs.field(default=(), converter=_as_recent_topics)
+    key_facts: tuple[str, ...] = attrs.field(default=(), converter=_as_key_facts)
     interaction_history_summary: str | None = None
 
 
@@ -52,24 +76,8 @@ class DocumentEnrichment(Value):
 
     document_id: str | None = None
     document_type: str | None = None
-    blocks: FrozenList = attrs.field(
-        default=EMPTY_LIST, converter=attrs.Converter(frozen_sequence, takes_field=True)
-    )
-    metadata: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
-
-
-def _as_documents(value: Iterable[DocumentEnrichment]) -> tuple[DocumentEnrichment, ...]:
-    return items_of(value, DocumentEnrichment, "documents")
-
-
-def _as_web_results(value: Iterable[Mapping[str, Any]], field: attrs.Attribute[Any]) -> FrozenList:
-    results = frozen_sequence(value, field)
-    for index, result in enumerate(results):
-        if not isinstance(result, FrozenDict):
-            raise InvalidTypeError(f"{field.name}[{index}]", result, "a mapping")
-    return results
+    blocks: FrozenList = attrs.field(default=EMPTY_LIST, converter=_as_blocks)
+    metadata: FrozenDict = attrs.field(default=EMPTY, converter=as_metadata)
 
 
 _UNKNOWN_PROFILE = ProfileEnrichment()
@@ -84,9 +92,7 @@ class Enrichments(Value):
     profile: ProfileEnrichment | None = None
     memory: MemoryEnrichment | None = None
     documents: tuple[DocumentEnrichment, ...] = attrs.field(default=(), converter=_as_documents)
-    web_results: FrozenList = attrs.field(
-        default=EMPTY_LIST, converter=attrs.Converter(_as_web_results, takes_field=True)
-    )
+    web_results: FrozenList = attrs.field(default=EMPTY_LIST, converter=_as_web_results)
 
     @property
     def has_any(self) -> bool:

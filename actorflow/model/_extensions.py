@@ -224,13 +224,13 @@ def is_bundle(value: object) -> bool:
     )
 
 
-def as_extensions(value: Any, field: attrs.Attribute[Any]) -> Any:
+def as_extensions(value: Any) -> Any:
     """Converts a field that holds None, a bundle or a mapping of bundles and JSON."""
     if value is None or is_bundle(value):
         return value
     if isinstance(value, Mapping):
-        return frozen_mapping(value, field)
-    raise InvalidTypeError(field.name, value, "a bundle, a mapping or None")
+        return frozen_mapping("extensions", value)
+    raise InvalidTypeError("extensions", value, "a bundle, a mapping or None")
 
 
 def get_extension(extensions: Any, key: str, type: type[T]) -> T | None:

@@ -12,8 +12,6 @@ from types import MappingProxyType
 from typing import Any, Final, Never, TypeVar, final, overload
 from uuid import UUID
 
-import attrs
-
 from actorflow.codec import join_path
 from actorflow.errors import FrozenValueError, InvalidArgumentError, InvalidTypeError
 
@@ -28,7 +26,7 @@ it room.
 
 
 def _refusing(operation: str) -> Callable[..., Never]:
-    def refuse(self: object, *_: object, **__: object) -> Never:
+    def refuse(*_: object, **__: object) -> Never:
         raise FrozenValueError(operation)
 
     return refuse
@@ -69,14 +67,14 @@ class FrozenDict(dict[str, Any]):
 
 
 @final
-class FrozenList(tuple[Any, ...]):
+class FrozenList(tuple[Any, ...]):  # noqa: SLOT001 - tuples cannot have any
     """A tuple that also equals a list of equal items; nothing in it can be changed."""
 
-    # A tuple cannot have slots. Lists of lists note here how deep they go.
     _nesting: int = 1
 
     def __new__(cls, items: Iterable[Any] = ()) -> FrozenList:
-        return freeze(list(items))
+        frozen: FrozenList = freeze(list(items))
+        return frozen
 
     __setattr__ = _refusing("value.name = item")
     __delattr__ = _refusing("del value.name")
@@ -125,23 +123,37 @@ def thaw(value: Any) -> Any:
     return value
 
 
-def frozen_mapping(value: Mapping[str, Any], field: attrs.Attribute[Any]) -> FrozenDict:
-    """Converts a field that holds a free-form mapping."""
+# Converters of fields. Each knows the name of its field, where paths begin; a
+# converter that takes the field as an argument would be opaque to mypy.
+
+
+def as_data(value: Mapping[str, Any]) -> FrozenDict:
+    return frozen_mapping("data", value)
+
+
+def as_metadata(value: Mapping[str, Any]) -> FrozenDict:
+    return frozen_mapping("metadata", value)
+
+
+def as_payload(value: Mapping[str, Any]) -> FrozenDict:
+    return frozen_mapping("payload", value)
+
+
+def frozen_mapping(name: str, value: Mapping[str, Any]) -> FrozenDict:
+    """`value`, which may be any mapping, as the frozen content of the field `name`."""
     if type(value) is FrozenDict:
         return value
     if not isinstance(value, Mapping):
-        raise InvalidTypeError(field.name, value, "a mapping")
-    frozen: FrozenDict = _Freezer(field.name).freeze(dict(value))
+        raise InvalidTypeError(name, value, "a mapping")
+    frozen: FrozenDict = _Freezer(name).freeze(value if isinstance(value, dict) else dict(value))
     return frozen
 
 
-def frozen_sequence(value: Iterable[Any], field: attrs.Attribute[Any]) -> FrozenList:
-    """Converts a field that holds a free-form list."""
-    if type(value) is FrozenList:
-        return value
+def frozen_sequence(name: str, value: Iterable[Any]) -> FrozenList:
+    """`value`, a list or tuple, as the frozen content of the field `name`."""
     if not _is_sequence(value):
-        raise InvalidTypeError(field.name, value, "a list or tuple")
-    frozen: FrozenList = _Freezer(field.name).freeze(value)
+        raise InvalidTypeError(name, value, "a list or tuple")
+    frozen: FrozenList = _Freezer(name).freeze(value)
     return frozen
 
 
@@ -204,7 +216,7 @@ class _Freezer:
         below = 0
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InvalidTypeError(f"a key of {self._where()}", key, "a string")
+                raise InvalidTypeError(self._where(), key, "a mapping whose keys are strings")
             if type(item) in _ATOMS:
                 items[key] = item
             else:

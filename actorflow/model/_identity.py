@@ -10,7 +10,7 @@ import attrs
 
 from actorflow import clock
 
-from ._value import Value, as_utc, as_uuid
+from ._value import Value, as_created_at, as_uuid, require_uuid
 
 
 @final
@@ -19,26 +19,16 @@ class RunIdentity(Value):
     """The ids of a run and of what it is part of. None of them is made here."""
 
     pipeline_run_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_uuid, takes_field=True)
+        default=None, converter=as_uuid, validator=require_uuid
     )
-    request_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_uuid, takes_field=True)
-    )
-    session_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_uuid, takes_field=True)
-    )
-    user_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_uuid, takes_field=True)
-    )
-    org_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_uuid, takes_field=True)
-    )
+    request_id: UUID | None = attrs.field(default=None, converter=as_uuid, validator=require_uuid)
+    session_id: UUID | None = attrs.field(default=None, converter=as_uuid, validator=require_uuid)
+    user_id: UUID | None = attrs.field(default=None, converter=as_uuid, validator=require_uuid)
+    org_id: UUID | None = attrs.field(default=None, converter=as_uuid, validator=require_uuid)
     interaction_id: UUID | None = attrs.field(
-        default=None, converter=attrs.Converter(as_uuid, takes_field=True)
+        default=None, converter=as_uuid, validator=require_uuid
     )
-    created_at: datetime = attrs.field(
-        factory=clock.now, converter=attrs.Converter(as_utc, takes_field=True)
-    )
+    created_at: datetime = attrs.field(factory=clock.now, converter=as_created_at)
 
     def with_pipeline_run_id(self, pipeline_run_id: UUID | str) -> RunIdentity:
         """The same identity for another run."""

@@ -11,9 +11,9 @@ import attrs
 from actorflow import clock
 from actorflow.errors import InvalidArgumentError, InvalidTypeError
 
-from ._frozen import EMPTY, FrozenDict, frozen_mapping
+from ._frozen import EMPTY, FrozenDict, as_data, as_metadata, as_payload
 from ._stage import StageStatus
-from ._value import Value, as_utc, items_of
+from ._value import Value, as_timestamp, items_of
 
 
 def _require_type(_: object, field: attrs.Attribute[str], value: str) -> None:
@@ -29,12 +29,8 @@ class StageArtifact(Value):
     """Something a stage produced beside its data: a file, a picture, a report."""
 
     type: str = attrs.field(validator=_require_type)
-    payload: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
-    timestamp: datetime = attrs.field(
-        factory=clock.now, converter=attrs.Converter(as_utc, takes_field=True)
-    )
+    payload: FrozenDict = attrs.field(default=EMPTY, converter=as_payload)
+    timestamp: datetime = attrs.field(factory=clock.now, converter=as_timestamp)
 
 
 @final
@@ -43,12 +39,8 @@ class StageEvent(Value):
     """Something a stage wants reported once its output is recorded."""
 
     type: str = attrs.field(validator=_require_type)
-    data: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
-    timestamp: datetime = attrs.field(
-        factory=clock.now, converter=attrs.Converter(as_utc, takes_field=True)
-    )
+    data: FrozenDict = attrs.field(default=EMPTY, converter=as_data)
+    timestamp: datetime = attrs.field(factory=clock.now, converter=as_timestamp)
 
 
 def _as_status(value: StageStatus | str) -> StageStatus:
@@ -56,11 +48,11 @@ def _as_status(value: StageStatus | str) -> StageStatus:
 
 
 def _as_artifacts(value: Iterable[StageArtifact]) -> tuple[StageArtifact, ...]:
-    return items_of(value, StageArtifact, "artifacts")
+    return items_of("artifacts", StageArtifact, value)
 
 
 def _as_events(value: Iterable[StageEvent]) -> tuple[StageEvent, ...]:
-    return items_of(value, StageEvent, "events")
+    return items_of("events", StageEvent, value)
 
 
 _MAY_BE_RETRYABLE: Final = frozenset({StageStatus.FAIL, StageStatus.RETRY})
@@ -75,9 +67,7 @@ class StageOutput(Value):
     """
 
     status: StageStatus = attrs.field(converter=_as_status)
-    data: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
+    data: FrozenDict = attrs.field(default=EMPTY, converter=as_data)
     """What dependents read."""
     artifacts: tuple[StageArtifact, ...] = attrs.field(default=(), converter=_as_artifacts)
     events: tuple[StageEvent, ...] = attrs.field(default=(), converter=_as_events)
@@ -85,9 +75,7 @@ class StageOutput(Value):
     error_type: str | None = None
     """Class name of the exception that `error` is the text of."""
     retryable: bool = False
-    metadata: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
+    metadata: FrozenDict = attrs.field(default=EMPTY, converter=as_metadata)
     """About the output; dependents do not see it."""
     duration_ms: float | None = None
     version: str | None = None

@@ -15,9 +15,9 @@ from actorflow.compression import CompressionMetrics, apply_delta, compress
 from ._conversation import Conversation, Message, RoutingDecision
 from ._enrichments import DocumentEnrichment, Enrichments, MemoryEnrichment, ProfileEnrichment
 from ._extensions import ExtensionRegistry, as_extensions, consulting
-from ._frozen import EMPTY, EMPTY_LIST, FrozenDict, FrozenList, frozen_mapping
+from ._frozen import EMPTY, EMPTY_LIST, FrozenDict, FrozenList, as_metadata
 from ._identity import RunIdentity
-from ._value import Value, as_utc
+from ._value import Value, as_created_at
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -39,20 +39,14 @@ class ContextSnapshot(Value, Generic[ExtensionsT]):
     run_id: RunIdentity
     enrichments: Enrichments | None = None
     conversation: Conversation | None = None
-    extensions: ExtensionsT | None = attrs.field(
-        default=None, converter=attrs.Converter(as_extensions, takes_field=True)
-    )
+    extensions: ExtensionsT | None = attrs.field(default=None, converter=as_extensions)
     """None, one bundle, or a mapping of bundles and JSON."""
     input_text: str | None = None
     input_audio_duration_ms: float | None = None
     topology: str | None = None
     execution_mode: str | None = None
-    created_at: datetime = attrs.field(
-        factory=clock.now, converter=attrs.Converter(as_utc, takes_field=True)
-    )
-    metadata: FrozenDict = attrs.field(
-        default=EMPTY, converter=attrs.Converter(frozen_mapping, takes_field=True)
-    )
+    created_at: datetime = attrs.field(factory=clock.now, converter=as_created_at)
+    metadata: FrozenDict = attrs.field(default=EMPTY, converter=as_metadata)
 
     @classmethod
     def from_dict(

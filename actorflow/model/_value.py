@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, ClassVar, Self, TypeVar
 from uuid import UUID
@@ -44,46 +44,46 @@ class Value:
         return cls.converter.structure(data, cls, strict=strict)
 
 
-# Converters of fields
+# Converters and validators of fields
 
 
-def as_utc(value: datetime, field: attrs.Attribute[Any]) -> datetime:
-    """Converts a field that holds a point in time."""
+def as_uuid(value: UUID | str | None) -> UUID | None:
+    if isinstance(value, str):
+        try:
+            return UUID(value)
+        except ValueError:
+            # `require_uuid` knows the name of the field and says so.
+            return value  # type: ignore[return-value]
+    return value
+
+
+def require_uuid(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is None or isinstance(value, UUID):
+        return
+    refusal = InvalidArgumentError if isinstance(value, str) else InvalidTypeError
+    raise refusal(field.name, value, "a UUID, the text of one or None")
+
+
+def as_created_at(value: datetime) -> datetime:
+    return as_utc("created_at", value)
+
+
+def as_timestamp(value: datetime) -> datetime:
+    return as_utc("timestamp", value)
+
+
+def as_utc(name: str, value: datetime) -> datetime:
     if not isinstance(value, datetime):
-        raise InvalidTypeError(field.name, value, "a datetime")
+        raise InvalidTypeError(name, value, "a datetime")
     if value.tzinfo is timezone.utc:
         return value
     if value.utcoffset() is None:
-        raise InvalidArgumentError(field.name, value, "a datetime with a time zone")
+        raise InvalidArgumentError(name, value, "a datetime with a time zone")
     return value.astimezone(timezone.utc)
 
 
-def as_optional_utc(value: datetime | None, field: attrs.Attribute[Any]) -> datetime | None:
-    """Converts a field that may hold a point in time."""
-    return None if value is None else as_utc(value, field)
-
-
-def as_uuid(value: UUID | str | None, field: attrs.Attribute[Any]) -> UUID | None:
-    """Converts a field that may hold an id."""
-    if value is None or isinstance(value, UUID):
-        return value
-    if not isinstance(value, str):
-        raise InvalidTypeError(field.name, value, "a UUID, its text or None")
-    try:
-        return UUID(value)
-    except ValueError:
-        raise InvalidArgumentError(field.name, value, "a UUID, its text or None") from None
-
-
-def as_texts(value: Any, field: attrs.Attribute[Any]) -> tuple[str, ...]:
-    """Converts a field that holds several texts."""
-    return items_of(value, str, field.name)
-
-
-def items_of(value: Any, kind: type[T], name: str) -> tuple[T, ...]:
+def items_of(name: str, kind: type[T], value: Iterable[T]) -> tuple[T, ...]:
     """`value` as a tuple, if it is a list or tuple of nothing but `kind`."""
-    if value == ():
-        return ()
     if not isinstance(value, (list, tuple)):
         raise InvalidTypeError(name, value, f"a list or tuple of {kind.__name__}")
     for index, item in enumerate(value):

@@ -12,7 +12,6 @@ from typing import Any, Final
 import cattrs
 
 from actorflow.codec import (
-    Reader,
     Writer,
     fields_reader,
     fields_writer,
