@@ -94,7 +94,7 @@ class PipelineBuilder:
 
     def with_stages(self, *stages: StageLike, replace: bool = False) -> PipelineBuilder:
         """Add stages, which may depend on each other and on those already there."""
-        specs = [as_spec(found, "with_stages() was given") for found in stages]
+        specs = [as_spec(found, "a pipeline was given") for found in stages]
         grown = self._pipeline.with_stages(*specs, replace=replace)
         # A replaced stage may break those that depend on it; fresh ones have no dependents.
         replaced = any(spec.name in self._pipeline for spec in specs)

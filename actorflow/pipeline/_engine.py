@@ -163,5 +163,5 @@ def install_engine(engine: Engine) -> None:
 
 def installed_engine() -> Engine:
     """What builds and runs pipelines."""
-    [engine] = _installed
-    return engine
+    assert _installed, "importing actorflow imports the runtime, which installs one"
+    return _installed[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
-from actorflow.errors import InvalidTypeError
+from actorflow.errors import UnknownKeywordError
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
@@ -19,7 +19,5 @@ def check_keywords(call: str, given: Iterable[str], known: Collection[str]) -> N
     """Refuse a keyword that `call` does not have."""
     for keyword in given:
         if keyword not in known:
-            meant = closest(keyword, known)
-            rest = ", ".join(sorted(known))
-            expected = f"{meant!r} perhaps, or another of {rest}" if meant else f"one of {rest}"
-            raise InvalidTypeError(f"keyword of {call}", keyword, expected)
+            expected = ", ".join(sorted(known))
+            raise UnknownKeywordError(call, keyword, expected, closest(keyword, known))

@@ -49,7 +49,7 @@ _CONTEXT_KEYWORDS: Final = ContextKeywords.__optional_keys__
 
 
 @final
-@attrs.frozen(init=False, eq=False)
+@attrs.frozen(init=False, eq=False, repr=False)
 class Pipeline:
     """Stages and how they depend on each other; immutable, every change gives a new one.
 
@@ -60,12 +60,12 @@ class Pipeline:
     given_name: str | None
     """The name somebody gave it; `name` is never None."""
     options: PipelineOptions
-    by_name: Stages = attrs.field(repr=lambda stages: f"<{len(stages)} stages>")
+    by_name: Stages
     """The specs by name in declaration order."""
     # The graph of `run` without options: made by the first run and kept, so that what
     # interceptors remember lasts as long as the pipeline. A dict, because its setdefault
     # keeps one graph even if two threads make one at the same time.
-    _graph: dict[str, PipelineGraph] = attrs.field(repr=False)
+    _graph: dict[str, PipelineGraph]
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Pipeline:
             check_name(name, "pipeline")
         check_keywords("Pipeline()", options, _PIPELINE_KEYWORDS)
         self.__attrs_init__(
-            name, PipelineOptions(**options), collect(stages, "Pipeline() was given"), {}
+            name, PipelineOptions(**options), collect(stages, "a pipeline was given"), {}
         )
 
     @classmethod
@@ -133,6 +133,9 @@ class Pipeline:
         """The names in declaration order."""
         return list(self.by_name)
 
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.name!r} of {len(self)} stages>"
+
     def __contains__(self, name: object) -> bool:
         return name in self.by_name
 
@@ -173,7 +176,7 @@ class Pipeline:
 
     def with_stages(self, *stages: StageLike, replace: bool = False) -> Pipeline:
         """Add stages in this order; `replace` exchanges stages of the same name."""
-        return self._with(added(self.by_name, stages, "with_stages() was given", replace=replace))
+        return self._with(added(self.by_name, stages, "a pipeline was given", replace=replace))
 
     def without_stage(self, name: str) -> Pipeline:
         """Take a stage out that no other depends on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -58,6 +59,11 @@ def check_runner(stage: str, runner: object, args: Mapping[str, Any]) -> None:
             found=described(runner),
         )
     call = getattr(runner, "execute", runner)
+    if inspect.iscoroutine(runner):
+        # Or Python would complain later that nobody awaited it, and hide what happened here.
+        runner.close()
+        fix = f"Pass the function itself: {runner.__name__}, without calling it."
+        raise _no_runner(stage, runner, "which is over after one run", fix)
     if not callable(call):
         raise _no_runner(stage, runner, "which has no execute(ctx) and cannot be called")
     _check_call(stage, runner, call, 1)
@@ -80,7 +86,7 @@ def _check_class(stage: str, runner: type, args: Mapping[str, Any]) -> None:
             stage,
             runner,
             f"which cannot be made with {given}: {error}",
-            "Pass its arguments as args={...}.",
+            f"Make args fit the constructor: {runner.__name__}{inspect.signature(runner)}.",
         ) from None
     except ValueError:
         # A class written in C that does not tell its signature.
@@ -131,8 +137,8 @@ def described(runner: object) -> str:
     if inspect.iscoroutine(runner):
         return f"the coroutine of a call {runner.__name__}(...)"
     if inspect.isroutine(runner):
-        return f"the function {runner.__name__}"
-    return f"the {type(runner).__name__} {runner!r}"
+        return "a lambda" if runner.__name__ == "<lambda>" else f"the function {runner.__name__}"
+    return f"the {type(runner).__name__} {reprlib.repr(runner)}"
 
 
 def hook_of(runner: object, name: str) -> Callable[..., Any] | None:

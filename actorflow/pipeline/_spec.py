@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final, get_args
 
@@ -12,7 +13,7 @@ from actorflow.errors import contract_error
 from actorflow.model import FrozenDict, StageKind, freeze
 
 from ._predicates import Edge, leaves, why_no_condition
-from ._runners import check_runner, declared_kind
+from ._runners import check_runner, declared_kind, declared_name, described
 
 if TYPE_CHECKING:
     from actorflow.errors import PipelineValidationError
@@ -153,7 +154,7 @@ class StageSpec:
 def check_name(name: object, what: str = "stage") -> None:
     """Refuse names that nobody could read in a message or type again."""
     if not isinstance(name, str):
-        why = f"must be text, found {type(name).__name__} {name!r}"
+        why = f"must be text, found {described(name)}"
     elif not name:
         why = "cannot be empty"
     elif not name.strip():
@@ -166,7 +167,13 @@ def check_name(name: object, what: str = "stage") -> None:
         why = f"cannot be longer than {MAX_NAME_LENGTH} characters, found {len(name)}: {name[:40]!r}..."
     else:
         return
-    raise contract_error("NAME", f"the name of a {what} {why}", [str(name)], name=str(name))
+    raise contract_error(
+        "NAME",
+        f"the name of a {what} {why}",
+        [str(name)],
+        fix="" if isinstance(name, str) else "Write the name first: Pipeline('voice', stages).",
+        name=str(name),
+    )
 
 
 def is_count(value: object) -> bool:
@@ -251,22 +258,25 @@ def _check_condition(stage: str, condition: object) -> None:
             )
 
 
-def bad_option(stage: str, field: str, found: object, expected: str) -> PipelineValidationError:
+def bad_option(
+    stage: str, field: str, found: object, expected: str, *, fix: str = ""
+) -> PipelineValidationError:
     return contract_error(
         "OPTION",
-        f"stage {stage!r}: {field} must be {expected}, found {found!r}",
+        f"stage {stage!r}: {field} must be {expected}, found {reprlib.repr(found)}",
         [stage],
+        fix=fix,
         stage=stage,
         field=field,
-        found=repr(found),
+        found=reprlib.repr(found),
     )
 
 
 def _no_name(stage: str, field: str, found: object) -> PipelineValidationError:
-    called = getattr(found, "__name__", None)
+    called = declared_name(found)
     return contract_error(
         "OPTION",
-        f"stage {stage!r}: {field} must be names of stages, found {found!r}",
+        f"stage {stage!r}: {field} must be names of stages, found {described(found)}",
         [stage],
         fix=f"Write the name of the stage: {called!r}." if called else "",
         stage=stage,

@@ -115,7 +115,13 @@ def new_spec(call: str, name: str, runner: Runner, options: Mapping[str, Any]) -
     given = {field: value for field, value in options.items() if value is not None}
     if "after" in given:
         if "dependencies" in given:
-            raise bad_option(name, "after", given["after"], "left out when dependencies are given")
+            raise bad_option(
+                name,
+                "after",
+                given["after"],
+                "left out when dependencies are given",
+                fix="Name all of them in after=...; it means the same.",
+            )
         given["dependencies"] = given.pop("after")
     return StageSpec(name, runner, **given)
 
@@ -159,11 +165,12 @@ def _own_name(instance: object) -> str | None:
 
 
 def _how_to_declare(found: object) -> str:
-    name = declared_name(found) or "name"
+    name = declared_name(found)
     if isinstance(found, type):
-        return f"Decorate the class with @stage, or write stage({name!r}, {found.__name__})."
-    if inspect.isfunction(found):
-        return f"Decorate the function with @stage, or write stage({name!r}, {found.__name__})."
+        instance = f"Pass an instance, {found.__name__}(...), or decorate" if name else "Decorate"
+        return f"{instance} the class with @stage."
+    if inspect.isfunction(found) and name:
+        return f"Decorate the function with @stage, or write stage({name!r}, {name})."
     if isinstance(found, Iterable):
         return "Pass the stages one by one: from_stages(*stages)."
     return "Write stage('name', runner)."

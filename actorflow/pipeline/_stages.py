@@ -39,8 +39,10 @@ def added(
     names: set[str] = set()
     for found in more:
         spec = as_spec(found, who)
-        if spec.name in names or (spec.name in stages and not replace):
+        if spec.name in names:
             raise duplicate(spec.name)
+        if spec.name in stages and not replace:
+            raise duplicate(spec.name, "Rename it, or pass replace=True to exchange the first.")
         names.add(spec.name)
         grown[spec.name] = spec
     return grown

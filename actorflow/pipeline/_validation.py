@@ -96,8 +96,10 @@ def _duplicates(specs: Sequence[StageSpec]) -> Iterator[PipelineValidationError]
         seen.add(spec.name)
 
 
-def duplicate(name: str) -> PipelineValidationError:
-    return contract_error("DUPLICATE", f"there are two stages named {name!r}", [name], stage=name)
+def duplicate(name: str, fix: str = "") -> PipelineValidationError:
+    return contract_error(
+        "DUPLICATE", f"there are two stages named {name!r}", [name], fix=fix, stage=name
+    )
 
 
 def _missing(
@@ -119,7 +121,8 @@ def missing(stage: str, dependency: str, similar: str | None) -> PipelineValidat
         "MISSING_DEP",
         f"stage {stage!r} waits for {dependency!r}, which is not in the pipeline{hint}",
         [stage, dependency],
-        fix=f"Write {similar!r}, or add a stage named {dependency!r}." if similar else "",
+        fix=f"{f'Write {similar!r}' if similar else 'Correct the name'},"
+        f" or add a stage named {dependency!r}.",
         stage=stage,
         dependency=dependency,
         similar=similar,
