@@ -15,6 +15,7 @@ from actorflow.model import FrozenDict, StageKind, StageOutput, StageStatus, fre
 ResultStatus: TypeAlias = Literal["started", "completed", "failed", "skipped", "canceled"]
 SkippedBy: TypeAlias = Literal["stage", "conditional", "when", "dependency", "failure"]
 
+_NOTHING: Final = FrozenDict()
 _STATUSES: Final = get_args(ResultStatus)
 
 _STATUS_OF: Final[Mapping[StageStatus, ResultStatus]] = {
@@ -41,7 +42,7 @@ class StageResult:
     status: ResultStatus = attrs.field(validator=_check_status)
     started_at: datetime
     ended_at: datetime
-    data: Mapping[str, Any] = attrs.field(factory=FrozenDict, converter=freeze)
+    data: Mapping[str, Any] = attrs.field(default=_NOTHING, converter=freeze)
     error: str | None = None
     kind: StageKind | None = attrs.field(default=None, kw_only=True)
     attempt: int = attrs.field(default=1, kw_only=True)
@@ -58,7 +59,7 @@ class StageResult:
     replayed: bool = attrs.field(default=False, kw_only=True)
     original_run_id: UUID | None = attrs.field(default=None, kw_only=True)
     """The run whose result this is, if it was replayed."""
-    streams: Mapping[str, Any] = attrs.field(factory=FrozenDict, converter=freeze, kw_only=True)
+    streams: Mapping[str, Any] = attrs.field(default=_NOTHING, converter=freeze, kw_only=True)
     warnings: tuple[str, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
     """What went wrong beside the stage: an interceptor, a cleanup."""
     duration_ms: float = attrs.field(kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 from uuid import UUID
 
 import attrs
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ._bags import ContextBag, OutputBag
 
 
+_NO_CONFIG: Final = FrozenDict()
+
+
 @final
 @attrs.frozen(eq=False)
 class StageContext:
@@ -46,7 +49,7 @@ class StageContext:
     timer: PipelineTimer = attrs.field(factory=PipelineTimer)
     event_sink: EventSink | None = None
     kind: StageKind = attrs.field(default=StageKind.TRANSFORM, kw_only=True)
-    config: Mapping[str, Any] = attrs.field(factory=FrozenDict, kw_only=True)
+    config: Mapping[str, Any] = attrs.field(default=_NO_CONFIG, kw_only=True)
     attempt: int = attrs.field(default=1, kw_only=True)
     """How often the run has started this stage; more than 1 after a guard's verdict."""
     try_number: int = attrs.field(default=1, kw_only=True)
