@@ -27,6 +27,7 @@ from ._conditions import (
     check_outputs as check_outputs,
     decide as decide,
 )
+from ._dot import to_dot as to_dot
 from ._engine import (
     Engine as Engine,
     LegacyGraph as LegacyGraph,
@@ -48,6 +49,7 @@ from ._lint import (
     DependencyLintResult as DependencyLintResult,
     lint_pipeline as lint_pipeline,
 )
+from ._mermaid import to_mermaid as to_mermaid
 from ._options import PipelineOptions as PipelineOptions
 from ._patterns import (
     with_conditional_branch as with_conditional_branch,

@@ -33,8 +33,8 @@ def _kind(found: Any) -> object:
 class DeclaredStage:
     """The part of a `StageSpec` that pictures and checks look at; `spec` is where it is from."""
 
-    name: str = attrs.field(converter=str)
     spec: Any = attrs.field(eq=False)
+    name: str = attrs.field(default="", converter=str)
     dependencies: tuple[str, ...] = attrs.field(default=(), converter=_names)
     stream_from: tuple[str, ...] = attrs.field(default=(), converter=_names)
     kind: object = attrs.field(default=StageKind.TRANSFORM, converter=_kind)
@@ -73,4 +73,4 @@ def _declared(stage: object) -> DeclaredStage:
         raise InvalidTypeError("stages", stage, "objects with `name` and `dependencies`")
     found = {field: getattr(stage, field, None) for field in _READ}
     given = {field: value for field, value in found.items() if value is not None}
-    return DeclaredStage(**given, spec=stage)
+    return DeclaredStage(stage, **given)
