@@ -62,7 +62,9 @@ _default: ContextVar[Default | None] = ContextVar("actorflow_json_default", defa
 
 def make_converter(*configure: Configure) -> JsonConverter:
     """A converter with the conventions of this module and the hooks of `configure`."""
-    return JsonConverter(*configure)
+    converter = JsonConverter()
+    converter.configure(*configure)
+    return converter
 
 
 @final
@@ -75,11 +77,17 @@ class JsonConverter:
     their fields in order, and objects with a `to_dict` what that returns.
     """
 
-    def __init__(self, *configure: Configure) -> None:
-        self._lenient: Final = _cattrs_converter(configure, forbid_extra_keys=False)
-        self._strict: Final = _cattrs_converter(configure, forbid_extra_keys=True)
+    def __init__(self) -> None:
+        self._lenient: Final = _cattrs_converter(forbid_extra_keys=False)
+        self._strict: Final = _cattrs_converter(forbid_extra_keys=True)
         self._writers: Final[dict[type, Writer]] = {}
         self._readers: Final[dict[tuple[type, bool], Reader]] = {}
+
+    def configure(self, *configure: Configure) -> None:
+        """Register more hooks, before the first value is written or read."""
+        for register in configure:
+            register(self._lenient)
+            register(self._strict)
 
     def unstructure(self, value: object, *, default: Default | None = None) -> Any:
         """The JSON of `value`, in new dicts and lists.
@@ -94,13 +102,16 @@ class JsonConverter:
           WireFormatError: with the path of what cannot be written.
         """
         write = self._writers.get(type(value)) or self._writer(type(value))
-        if default is None:
-            return write(value)
-        token = _default.set(default)
+        # Without a `default`, that of an enclosing call stays in force.
+        token = None if default is None else _default.set(default)
         try:
             return write(value)
+        except RecursionError:
+            expected = "something that does not contain itself"
+            raise WireFormatError("", value, expected) from None
         finally:
-            _default.reset(token)
+            if token is not None:
+                _default.reset(token)
 
     def structure(self, data: object, type_: type[T], *, strict: bool = False) -> T:
         """The value of type `type_` that `data` describes.
@@ -143,15 +154,13 @@ def join_path(step: str | int, rest: str) -> str:
     return f"{head}{rest}" if not rest or rest.startswith("[") else f"{head}.{rest}"
 
 
-def _cattrs_converter(
-    configure: tuple[Configure, ...], *, forbid_extra_keys: bool
-) -> cattrs.Converter:
+def _cattrs_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     converter = cattrs.Converter(
         forbid_extra_keys=forbid_extra_keys,
         unstructure_fallback_factory=lambda _: _Fallback(converter.unstructure),
     )
-    for register in (_register_writers, _register_readers, *configure):
-        register(converter)
+    _register_writers(converter)
+    _register_readers(converter)
     return converter
 
 

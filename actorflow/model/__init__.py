@@ -35,8 +35,7 @@ from ._output import (
 )
 from ._snapshot import ContextSnapshot as ContextSnapshot
 from ._stage import StageKind as StageKind, StageStatus as StageStatus
-from ._value import Value as _Value
-from ._wire import converter as _converter
+from ._value import converter as _converter
+from ._wire import HOOKS as _HOOKS
 
-# Only now, because `_wire` has to know all of them first.
-_Value.converter = _converter
+_converter.configure(*_HOOKS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import final
 
@@ -36,7 +36,7 @@ class RoutingDecision(Value):
     reason: str | None = None
 
 
-def _as_messages(value: Iterable[Message]) -> tuple[Message, ...]:
+def _as_messages(value: Sequence[Message]) -> tuple[Message, ...]:
     return items_of("messages", Message, value)
 
 

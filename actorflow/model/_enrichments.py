@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 from uuid import UUID
 
@@ -24,27 +24,27 @@ def _as_preferences(value: Mapping[str, Any]) -> FrozenDict:
     return frozen_mapping("preferences", value)
 
 
-def _as_goals(value: Iterable[str]) -> tuple[str, ...]:
+def _as_goals(value: Sequence[str]) -> tuple[str, ...]:
     return items_of("goals", str, value)
 
 
-def _as_recent_topics(value: Iterable[str]) -> tuple[str, ...]:
+def _as_recent_topics(value: Sequence[str]) -> tuple[str, ...]:
     return items_of("recent_topics", str, value)
 
 
-def _as_key_facts(value: Iterable[str]) -> tuple[str, ...]:
+def _as_key_facts(value: Sequence[str]) -> tuple[str, ...]:
     return items_of("key_facts", str, value)
 
 
-def _as_blocks(value: Iterable[Any]) -> FrozenList:
+def _as_blocks(value: Sequence[Any]) -> FrozenList:
     return frozen_sequence("blocks", value)
 
 
-def _as_documents(value: Iterable[DocumentEnrichment]) -> tuple[DocumentEnrichment, ...]:
+def _as_documents(value: Sequence[DocumentEnrichment]) -> tuple[DocumentEnrichment, ...]:
     return items_of("documents", DocumentEnrichment, value)
 
 
-def _as_web_results(value: Iterable[Mapping[str, Any]]) -> FrozenList:
+def _as_web_results(value: Sequence[Mapping[str, Any]]) -> FrozenList:
     return FrozenList(items_of("web_results", FrozenDict, frozen_sequence("web_results", value)))
 
 

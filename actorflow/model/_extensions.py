@@ -12,8 +12,8 @@ import attrs
 
 from actorflow.errors import InvalidArgumentError, InvalidTypeError, WireFormatError
 
-from ._frozen import FrozenDict, freeze, frozen_mapping, thaw
-from ._value import Value
+from ._frozen import FrozenDict, freeze, frozen_mapping
+from ._value import Value, converter
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class UnknownExtension(ExtensionBundle, Mapping[str, Any]):
 
     def to_dict(self, *, default: Callable[[Any], object] | None = None) -> Any:
         """What came in, as JSON."""
-        return thaw(self.data)
+        return converter.unstructure(self.data, default=default)
 
     @property
     def _fields(self) -> Mapping[str, Any]:
@@ -74,13 +74,13 @@ class ExtensionType:
     def write(self, extension: Any) -> Any:
         """The JSON of `extension`."""
         to_dict = self.to_dict or _own(self.type, "to_dict")
-        return Value.converter.unstructure(to_dict(extension) if to_dict else extension)
+        return converter.unstructure(to_dict(extension) if to_dict else extension)
 
     def read(self, data: Any, *, strict: bool = False) -> Any:
         """The object that `data` describes."""
         from_dict = self.from_dict or _own(self.type, "from_dict")
         if from_dict is None:
-            return Value.converter.structure(data, self.type, strict=strict)
+            return converter.structure(data, self.type, strict=strict)
         try:
             return from_dict(data)
         except WireFormatError:
@@ -107,6 +107,7 @@ class ExtensionRegistry:
 
     def __init__(self) -> None:
         self._by_name: Final[dict[str, ExtensionType]] = {}
+        self._by_type: Final[dict[type, ExtensionType]] = {}
 
     def register(
         self,
@@ -138,6 +139,10 @@ class ExtensionRegistry:
                 " (replace=True takes it over)",
             )
         self._by_name[name] = ExtensionType(name, type, to_dict, from_dict)
+        # The first name of a type is the one it is written under.
+        self._by_type.clear()
+        for kind in self._by_name.values():
+            self._by_type.setdefault(kind.type, kind)
 
     def get(self, name: str) -> type | None:
         """The type that travels under `name`."""
@@ -151,6 +156,7 @@ class ExtensionRegistry:
     def clear(self) -> None:
         """Forget all names."""
         self._by_name.clear()
+        self._by_type.clear()
 
     def by_name(self, name: str) -> ExtensionType | None:
         """How to read what travels under `name`.
@@ -161,11 +167,11 @@ class ExtensionRegistry:
         found = self._by_name.get(name)
         if found is not None:
             return found
-        return next((e for e in self._by_name.values() if e.type.__name__ == name), None)
+        return next((kind for kind in self._by_type.values() if kind.type.__name__ == name), None)
 
     def by_type(self, type: type) -> ExtensionType | None:
         """How to write objects of `type`."""
-        return next((e for e in self._by_name.values() if e.type is type), None)
+        return self._by_type.get(type)
 
 
 default_extension_registry: Final = ExtensionRegistry()

@@ -7,6 +7,7 @@ at the top is frozen all the way down, and is never looked into again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Never, TypeVar, final, overload
@@ -65,6 +66,11 @@ class FrozenDict(dict[str, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenDict, (dict(self),)
 
+    # Going through `__reduce__` a copy would need more frames than there are
+    # for containers as deep as they may be.
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
+        return _frozen_dict({k: deepcopy(v, memo) for k, v in self.items()}, self._nesting)
+
 
 @final
 class FrozenList(tuple[Any, ...]):  # noqa: SLOT001 - tuples cannot have any
@@ -90,9 +96,12 @@ class FrozenList(tuple[Any, ...]):  # noqa: SLOT001 - tuples cannot have any
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenList, (list(self),)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenList:
+        return _frozen_list([deepcopy(item, memo) for item in self], self._nesting)
+
 
 @overload
-def freeze(value: Mapping[str, Any]) -> FrozenDict: ...
+def freeze(value: dict[str, Any] | MappingProxyType[str, Any]) -> FrozenDict: ...
 @overload
 def freeze(value: list[Any]) -> FrozenList: ...
 @overload
@@ -160,12 +169,17 @@ def frozen_sequence(name: str, value: Iterable[Any]) -> FrozenList:
 # Most items are one of these; they need no further look.
 _ATOMS: Final = frozenset({str, int, float, bool, type(None), bytes, UUID, datetime})
 
+_FROZEN: Final = frozenset({FrozenDict, FrozenList})
 _UNFINISHED: Final = object()
 
 
 def _is_sequence(value: object) -> bool:
     # A named tuple is a record with fields, and stays what it is.
     return isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
+
+
+def _nesting_of(value: Any) -> int:
+    return value._nesting if type(value) in _FROZEN else 0
 
 
 class _Freezer:
@@ -179,13 +193,15 @@ class _Freezer:
     def __init__(self, root: str) -> None:
         self._root: Final = root
         self._path: Final[list[str | int]] = []
-        self._made: Final[dict[int, Any]] = {}
+        # By identity of the container, which is kept here so that no other
+        # object can get the same one meanwhile.
+        self._made: Final[dict[int, tuple[Any, Any]]] = {}
 
     def freeze(self, value: Any) -> Any:
         kind = type(value)
         if kind in _ATOMS:
             return value
-        if kind is FrozenDict or kind is FrozenList:
+        if kind in _FROZEN:
             self._refuse_too_deep(value._nesting)
             return value
         if isinstance(value, (dict, MappingProxyType)):
@@ -198,7 +214,7 @@ class _Freezer:
         return value
 
     def _container(self, value: Any, build: Callable[[Any], Any]) -> Any:
-        made = self._made.get(id(value))
+        _, made = self._made.get(id(value), (value, None))
         if made is _UNFINISHED:
             raise InvalidArgumentError(
                 self._where(), value, "something that does not contain itself"
@@ -207,8 +223,9 @@ class _Freezer:
             self._refuse_too_deep(made._nesting)
             return made
         self._refuse_too_deep(1)
-        self._made[id(value)] = _UNFINISHED
-        made = self._made[id(value)] = build(value)
+        self._made[id(value)] = value, _UNFINISHED
+        made = build(value)
+        self._made[id(value)] = value, made
         return made
 
     def _mapping(self, value: Mapping[Any, Any]) -> FrozenDict:
@@ -221,7 +238,7 @@ class _Freezer:
                 items[key] = item
             else:
                 items[key] = frozen = self._inside(key, item)
-                below = max(below, getattr(frozen, "_nesting", 0))
+                below = max(below, _nesting_of(frozen))
         return _frozen_dict(items, below + 1)
 
     def _sequence(self, value: Iterable[Any]) -> FrozenList:
@@ -232,7 +249,7 @@ class _Freezer:
                 items.append(item)
             else:
                 items.append(frozen := self._inside(index, item))
-                below = max(below, getattr(frozen, "_nesting", 0))
+                below = max(below, _nesting_of(frozen))
         return _frozen_list(items, below + 1)
 
     def _inside(self, step: str | int, item: Any) -> Any:

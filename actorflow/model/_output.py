@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
@@ -47,11 +47,11 @@ def _as_status(value: StageStatus | str) -> StageStatus:
     return value if type(value) is StageStatus else StageStatus(value)
 
 
-def _as_artifacts(value: Iterable[StageArtifact]) -> tuple[StageArtifact, ...]:
+def _as_artifacts(value: Sequence[StageArtifact]) -> tuple[StageArtifact, ...]:
     return items_of("artifacts", StageArtifact, value)
 
 
-def _as_events(value: Iterable[StageEvent]) -> tuple[StageEvent, ...]:
+def _as_events(value: Sequence[StageEvent]) -> tuple[StageEvent, ...]:
     return items_of("events", StageEvent, value)
 
 
@@ -87,10 +87,11 @@ class StageOutput(Value):
     @classmethod
     def ok(
         cls,
+        /,
         data: Mapping[str, Any] | None = None,
         *,
-        artifacts: Iterable[StageArtifact] = (),
-        events: Iterable[StageEvent] = (),
+        artifacts: Sequence[StageArtifact] = (),
+        events: Sequence[StageEvent] = (),
         metadata: Mapping[str, Any] | None = None,
         version: str | None = None,
         **fields: Any,

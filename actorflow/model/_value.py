@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 import attrs
 
-from actorflow.codec import JsonConverter
+from actorflow.codec import make_converter
 from actorflow.errors import InvalidArgumentError, InvalidTypeError
 
 T = TypeVar("T")
+
+
+# The package fills it from `_wire`, which has to know all values first.
+converter: Final = make_converter()
 
 
 class Value:
     """Can be written as JSON and read back, as `_wire` says."""
 
     __slots__ = ()
-
-    converter: ClassVar[JsonConverter]
 
     def to_dict(self, *, default: Callable[[Any], object] | None = None) -> dict[str, Any]:
         """The fields as JSON, in field order.
@@ -29,7 +31,7 @@ class Value:
           WireFormatError: if something in here is not JSON and `default`, which
             would turn it into JSON, is not given. It has the path.
         """
-        written: dict[str, Any] = self.converter.unstructure(self, default=default)
+        written: dict[str, Any] = converter.unstructure(self, default=default)
         return written
 
     @classmethod
@@ -41,7 +43,7 @@ class Value:
         Raises:
           WireFormatError: with the path of what does not fit.
         """
-        return cls.converter.structure(data, cls, strict=strict)
+        return converter.structure(data, cls, strict=strict)
 
 
 # Converters and validators of fields

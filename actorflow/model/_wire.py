@@ -16,7 +16,6 @@ from actorflow.codec import (
     fields_reader,
     fields_writer,
     join_path,
-    make_converter,
 )
 from actorflow.errors import WireFormatError
 
@@ -98,11 +97,11 @@ def _write_extensions(extensions: Any, write: Writer) -> tuple[Any, str | None]:
 def _write_in_mapping(key: str, extension: Any, write: Writer) -> Any:
     if not is_bundle(extension):
         return write(extension)
+    expected = default_extension_registry.by_name(key)
+    if expected is not None and expected.type is type(extension):
+        return expected.write(extension)
     kind = _type_of(extension)
-    data = kind.write(extension)
-    if kind.name == key and default_extension_registry.get(key) is kind.type:
-        return data
-    return {"extension_type": kind.name, "data": data}
+    return {"extension_type": kind.name, "data": kind.write(extension)}
 
 
 def _read_extensions(data: Any, name: str | None, *, strict: bool) -> Any:
@@ -210,4 +209,4 @@ def _snapshots(converter: cattrs.Converter) -> None:
     converter.register_structure_hook(ContextSnapshot, read)
 
 
-converter: Final = make_converter(_frozen, _values, _snapshots)
+HOOKS: Final = (_frozen, _values, _snapshots)
