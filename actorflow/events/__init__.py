@@ -128,6 +128,12 @@ from ._spec import (
     PayloadKey as PayloadKey,
     payload_keys as payload_keys,
 )
+from ._timeline import (
+    Timeline as Timeline,
+    timeline_of as timeline_of,
+    timeline_svg as timeline_svg,
+    timeline_text as timeline_text,
+)
 from ._validation import validate_event as validate_event
 from ._wide import (
     StageRecord as StageRecord,
