@@ -62,30 +62,26 @@ def compute_delay_ms(
     ):
         if number < 0:
             raise InvalidArgumentError(name, number, "0 or more")
+    raw = _raw(BackoffStrategy(strategy), attempt, base_delay_ms, max_delay_ms)
+    capped = min(raw, max_delay_ms)
     dice = random or _DICE
-    capped = min(
-        _raw(BackoffStrategy(strategy), attempt, base_delay_ms, max_delay_ms), max_delay_ms
-    )
-    match JitterStrategy(jitter):
-        case JitterStrategy.NONE:
-            return capped
-        case JitterStrategy.FULL:
-            return dice.randint(0, capped)
-        case JitterStrategy.EQUAL:
-            return capped // 2 + dice.randint(0, capped // 2)
-        case JitterStrategy.DECORRELATED:
-            previous = base_delay_ms if previous_ms is None else previous_ms
-            longest = max(base_delay_ms, previous * 3)
-            return min(max_delay_ms, dice.randint(base_delay_ms, longest))
+    kind = JitterStrategy(jitter)
+    if kind is JitterStrategy.FULL:
+        return dice.randint(0, capped)
+    if kind is JitterStrategy.EQUAL:
+        return capped // 2 + dice.randint(0, capped // 2)
+    if kind is JitterStrategy.DECORRELATED:
+        previous = base_delay_ms if previous_ms is None else previous_ms
+        longest = max(base_delay_ms, previous * 3)
+        return min(max_delay_ms, dice.randint(base_delay_ms, longest))
+    return capped
 
 
 def _raw(strategy: BackoffStrategy, attempt: int, base: int, cap: int) -> int:
-    match strategy:
-        case BackoffStrategy.EXPONENTIAL:
-            # Doubling 1 as often as the cap has bits already exceeds the cap,
-            # so the millionth try needs no million-bit number.
-            return base << min(attempt, cap.bit_length())
-        case BackoffStrategy.LINEAR:
-            return base * (attempt + 1)
-        case BackoffStrategy.CONSTANT:
-            return base
+    if strategy is BackoffStrategy.EXPONENTIAL:
+        # Doubling 1 as often as the cap has bits already exceeds the cap, so
+        # the millionth try needs no million-bit number.
+        return base << min(attempt, cap.bit_length())
+    if strategy is BackoffStrategy.LINEAR:
+        return base * (attempt + 1)
+    return base
