@@ -13,6 +13,7 @@ from actorflow.stages import (
     DependencyIssue as DependencyIssue,
     GuardFeedback as GuardFeedback,
     IssueSeverity as IssueSeverity,
+    SkippedBy as SkippedBy,
 )
 
 from ._builder import PipelineBuilder as PipelineBuilder
@@ -21,7 +22,6 @@ from ._conditions import (
     Fail as Fail,
     Settled as Settled,
     Skip as Skip,
-    SkippedBy as SkippedBy,
     Start as Start,
     check_branch as check_branch,
     check_outputs as check_outputs,

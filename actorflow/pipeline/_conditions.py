@@ -13,7 +13,7 @@ outcomes so far come in, a decision goes out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 import attrs
 
@@ -25,13 +25,10 @@ from ._predicates import Chosen, chosen_branches, label_of, not_a_bool
 
 if TYPE_CHECKING:
     from actorflow.errors import ActorflowError, PipelineValidationError
-    from actorflow.stages import StageInputs
+    from actorflow.stages import SkippedBy, StageInputs
 
     from ._graph import EdgeRule, Wiring
     from ._spec import StageSpec
-
-SkippedBy: TypeAlias = Literal["stage", "conditional", "when", "dependency", "failure"]
-"""Which rule skipped a stage; `stage` means that it returned SKIP itself."""
 
 _About = TypeVar("_About")
 

@@ -79,18 +79,20 @@ def _check_class(stage: str, runner: type, args: Mapping[str, Any]) -> None:
     if isinstance(call, FunctionType):
         _check_call(stage, runner, call, 2)
     try:
-        inspect.signature(runner).bind(**args)
+        signature = inspect.signature(runner)
+    except ValueError:
+        # A class written in C that does not tell.
+        return
+    try:
+        signature.bind(**args)
     except TypeError as error:
         given = ", ".join(args) or "no arguments"
         raise _no_runner(
             stage,
             runner,
             f"which cannot be made with {given}: {error}",
-            f"Make args fit the constructor: {runner.__name__}{inspect.signature(runner)}.",
+            f"Make args fit the constructor: {runner.__name__}{_without_types(signature)}.",
         ) from None
-    except ValueError:
-        # A class written in C that does not tell its signature.
-        return
 
 
 def _check_call(stage: str, runner: object, call: Callable[..., object], arguments: int) -> None:
@@ -112,9 +114,15 @@ def _check_call(stage: str, runner: object, call: Callable[..., object], argumen
         raise _no_runner(
             stage,
             runner,
-            f"which cannot be called with the context alone: its signature is {signature}",
+            "which cannot be called with the context alone: its signature is"
+            f" {_without_types(signature)}",
             f"Let it take one argument: {context}.",
         ) from None
+
+
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
+    bare = [it.replace(annotation=it.empty) for it in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=signature.empty)
 
 
 def _no_runner(stage: str, runner: object, why: str, fix: str = "") -> PipelineValidationError:
