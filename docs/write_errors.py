@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -34,19 +34,21 @@ def _classes() -> Iterator[str]:
     source = inspect.getsource(errors)
     # A section of errors.py starts with a comment that stands alone.
     sections = [(found.start(), found[1]) for found in re.finditer(r"\n\n# (.+)\n\n", source)]
-    places = {
-        kind: source.index(f"\nclass {name}(")
-        for name, kind in vars(errors).items()
-        if inspect.isclass(kind) and issubclass(kind, ActorflowError) and name[0] != "_"
-    }
-    for kind, place in sorted(places.items(), key=lambda item: item[1]):
-        while sections and sections[0][0] < place:
+    names: dict[type[ActorflowError], list[str]] = {}
+    for name, kind in vars(errors).items():
+        if inspect.isclass(kind) and issubclass(kind, ActorflowError):
+            names.setdefault(kind, []).append(name)
+    places = {kind: source.index(f"\nclass {kind.__name__}(") for kind in names}
+    for kind in sorted(places, key=places.__getitem__):
+        while sections and sections[0][0] < places[kind]:
             yield f"## {sections.pop(0)[1]}"
-        yield from _class(kind)
+        yield from _class(kind, sorted({*names[kind]} - {kind.__name__}))
 
 
-def _class(kind: type[ActorflowError]) -> Iterator[str]:
+def _class(kind: type[ActorflowError], aliases: Sequence[str]) -> Iterator[str]:
     yield f"### `{kind.__name__}`"
+    if aliases:
+        yield f"Also called: {_listed(aliases)}"
     # Codes and hints that depend on the case are properties; an inherited code has its place
     # with the class it comes from.
     if isinstance(code := vars(kind).get("code"), str):
