@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Condition: TypeAlias = "Callable[[StageInputs], bool]"
 """Asked about everything a stage would read."""
 
-EdgeCondition: TypeAlias = "str | Callable[[StageOutput], bool]"
-"""A branch label, or a question about the output at the other end of the edge."""
+EdgeCondition: TypeAlias = "str | Chosen | Callable[[StageOutput], bool]"
+"""A branch label, as text or as `chosen`, or a question about the output of the edge's source."""
 
 _MISSING: Final = object()
 
@@ -177,7 +177,7 @@ class _Not(Predicate):
         return not _answer(self.part, inputs)
 
 
-def chosen(router: str, branch: str, *, default: bool = False) -> Predicate:
+def chosen(router: str, branch: str, *, default: bool = False) -> Chosen:
     """Holds when `router` chose `branch`; with `default`, also when it chose nothing."""
     return Chosen(router, branch, default)
 

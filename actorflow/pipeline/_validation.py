@@ -76,15 +76,18 @@ def find_problems(
     by_name = own if within is None else within
     strategy = guard_retry_strategy
     cycles = _cycles(own)
-    # What waits for what before it can start means little while stages wait in a ring.
+    repeated_streams = [*_repeated_streams(specs, strategy)]
     return [
         *_duplicates(specs),
         *_missing(specs, by_name),
         *cycles,
-        *(() if cycles else _stream_problems(specs, by_name, _repeated_stages(specs, strategy))),
+        # What waits for what before it can start means little while stages wait in a ring.
+        *(() if cycles else _stream_problems(specs, by_name)),
+        *repeated_streams,
         *branch_problems(specs),
         *_input_problems(specs, by_name),
-        *_guard_retry_problems(specs, strategy),
+        # The strategy looks at streams as well, and would report the same once more.
+        *(() if repeated_streams else _guard_retry_problems(specs, strategy)),
     ]
 
 
@@ -169,11 +172,9 @@ def _group_numbers(edges: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def _stream_problems(
-    specs: Sequence[StageSpec], by_name: Mapping[str, StageSpec], repeated: Collection[str]
+    specs: Sequence[StageSpec], by_name: Mapping[str, StageSpec]
 ) -> Iterator[PipelineValidationError]:
     for spec in specs:
-        if not spec.stream_from:
-            continue
         both = [name for name in spec.stream_from if name in spec.dependencies]
         for source in both:
             yield _stream_problem(
@@ -181,15 +182,6 @@ def _stream_problems(
                 source,
                 f"stage {spec.name!r} waits for {source!r} to end and also reads its stream",
             )
-        for source in spec.stream_from:
-            again = next((name for name in (spec.name, source) if name in repeated), None)
-            if again is not None:
-                yield _stream_problem(
-                    spec.name,
-                    source,
-                    f"stage {spec.name!r} streams from {source!r},"
-                    f" but a guard retry may run {again!r} again",
-                )
         path = None if both else _blocked_path(spec, by_name)
         if path is not None:
             yield contract_error(
@@ -203,13 +195,29 @@ def _stream_problems(
             )
 
 
+def _repeated_streams(
+    specs: Sequence[StageSpec], strategy: GuardRetryStrategy | None
+) -> Iterator[PipelineValidationError]:
+    repeated = _repeated_stages(specs, strategy)
+    for spec in specs:
+        for source in spec.stream_from:
+            again = next((name for name in (spec.name, source) if name in repeated), None)
+            if again is not None:
+                yield _stream_problem(
+                    spec.name,
+                    source,
+                    f"stage {spec.name!r} streams from {source!r},"
+                    f" but a guard retry may run {again!r} again",
+                )
+
+
 def _stream_problem(stage: str, source: str, message: str) -> PipelineValidationError:
     return contract_error("STREAM", message, [stage, source], stage=stage, source=source)
 
 
 def _blocked_path(consumer: StageSpec, by_name: Mapping[str, StageSpec]) -> list[str] | None:
     """The way from a consumer to a producer of its own that must end before the consumer starts."""
-    if not consumer.dependencies and len(consumer.stream_from) == 1:
+    if not consumer.stream_from or len(consumer.stream_from) + len(consumer.dependencies) == 1:
         return None
     # To start, a stage needs its dependencies to end and its producers to start;
     # to end, it needs its producers to end too.
