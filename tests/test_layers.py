@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -223,22 +223,28 @@ def _last_name(expression: ast.expr) -> str:
     return ast.unparse(expression).partition("[")[0].rpartition(".")[2]
 
 
+def required_packages() -> frozenset[str]:
+    """Import names of what `pyproject.toml` requires."""
+    return frozenset(map(_import_name, _project()["dependencies"]))
+
+
 def declared_extras() -> dict[str, frozenset[str]]:
-    """Import names of the optional packages, per extra, as `pyproject.toml` has them."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    required = {_distribution(line) for line in project["dependencies"]}
+    """Import names of the optional packages, per extra."""
     return {
-        extra: frozenset(
-            IMPORT_NAMES.get(name, name.replace("-", "_"))
-            for name in map(_distribution, lines)
-            if name not in required
-        )
-        for extra, lines in project["optional-dependencies"].items()
+        extra: frozenset(map(_import_name, lines)) - required_packages()
+        for extra, lines in _project()["optional-dependencies"].items()
     }
 
 
-def _distribution(requirement: str) -> str:
-    return re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0].lower()
+def _project() -> dict[str, Any]:
+    # Any: the file is data until somebody reads a table of it.
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return project
+
+
+def _import_name(requirement: str) -> str:
+    distribution = re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0].lower()
+    return IMPORT_NAMES.get(distribution, distribution.replace("-", "_"))
 
 
 def own_sources() -> dict[str, str]:
@@ -380,6 +386,7 @@ def test_eager_import_of_an_optional_package_is_found() -> None:
 
 def test_optional_packages_are_read_from_the_project_file() -> None:
     assert declared_extras()["cli"] == {"cyclopts", "rich"}
+    assert {"trio", "trio_websocket"} <= required_packages()
 
 
 @pytest.mark.parametrize(
