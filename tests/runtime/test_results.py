@@ -39,12 +39,13 @@ def test_results_read_like_the_dict_they_were_made_from() -> None:
 def test_results_cannot_be_changed() -> None:
     results: Any = PipelineResults(OUTPUTS)
 
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: results.__setitem__("x", StageOutput.ok()),
         lambda: results.update(x=StageOutput.ok()),
         lambda: results.stage_results.update(x=1),
-        lambda: results.anything.append(1),
-    ):
+        lambda: setattr(results, "anything", 1),
+    ]
+    for change in changes:
         with pytest.raises((TypeError, AttributeError)):
             change()
 
