@@ -504,16 +504,22 @@ def checksum(value: object, *, key: bytes | None = None) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What `text` says, if it says it only once.
+    """What `text` says, if every reader reads the same in it.
 
-    `json.loads` takes the last of several equal keys, and knows numbers that
-    JSON has not; two readers could read different things.
+    `json.loads` takes the last of several equal keys, numbers that JSON does
+    not have, and integers that other readers would round.
 
     Raises:
-      CanonicalizationError: if it is no JSON, or ambiguous.
+      CanonicalizationError: if it is no JSON, or could be read in two ways.
     """
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        return json.loads(
+            text,
+            object_pairs_hook=_distinct,
+            parse_int=_exact_integer,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
     except CanonicalizationError:
         raise
     except ValueError as error:
@@ -529,8 +535,20 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return parsed
 
 
-def _refuse_constant(name: str) -> Never:
-    raise CanonicalizationError("", name, "a finite number")
+def _exact_integer(text: str) -> int | float:
+    number = int(text)
+    if abs(number) <= _LARGEST_INTEGER:
+        return number
+    # Canonical JSON writes 1e17 as an integer, and that is read as what it was.
+    double = _finite(text)
+    return double if _canonical_number(double) == text else _too_large(number)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise CanonicalizationError("", text, "a finite number")
+    return number
 
 
 _LARGEST_INTEGER: Final = 2**53 - 1
@@ -574,9 +592,11 @@ def _canonical_text(text: str) -> str:
 
 
 def _canonical_integer(number: int) -> str:
-    if abs(number) > _LARGEST_INTEGER:
-        raise CanonicalizationError("", number, "an integer of at most 53 bits")
-    return str(int(number))
+    return str(int(number)) if abs(number) <= _LARGEST_INTEGER else _too_large(number)
+
+
+def _too_large(number: int) -> Never:
+    raise CanonicalizationError("", number, "an integer of at most 53 bits")
 
 
 def _canonical_number(number: float) -> str:
