@@ -6,6 +6,8 @@ import sys
 
 from actorflow.errors import ActorflowError, MissingExtraError
 
+from ._lint_file import lint_pipeline_file as lint_pipeline_file
+
 
 def main() -> None:
     """Run the command that `sys.argv` names and exit.

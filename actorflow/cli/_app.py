@@ -9,3 +9,15 @@ from actorflow._version import __version__
 app = App(name="actorflow", help="Supervised pipelines on trio.", version=__version__)
 
 app.command("actorflow.cli._demo:demo", help="Watch supervisors at work for ten seconds.")
+app.command(
+    "actorflow.cli._lint:lint",
+    help="Find mistakes in pipelines without running them.",
+    help_epilogue="Exit codes: 0 nothing is wrong, 1 there are errors (with --strict also"
+    " warnings), 2 a target cannot be used.",
+)
+app.command(
+    "actorflow.cli._graph:graph",
+    help="Draw a pipeline, which need not be valid.",
+    help_epilogue="Exit codes: 0 done, 1 the picture could not be made, 2 the target cannot"
+    " be used.",
+)

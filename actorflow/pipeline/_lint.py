@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -65,15 +65,17 @@ class DependencyLintResult:
 
     def summary(self) -> str:
         """How many errors and warnings in how many stages."""
-        counts = ((len(self.errors), "error"), (len(self.warnings), "warning"))
-        found = [f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count]
-        return (
-            f"{', '.join(found) or 'no problems'} in {self.stage_count} stages"
-            f" with {self.dependency_count} dependencies"
-        )
+        found = (_counted(len(self.errors), "error"), _counted(len(self.warnings), "warning"))
+        problems = ", ".join(it for it in found if not it.startswith("0 ")) or "no problems"
+        stages = _counted(self.stage_count, "stage")
+        return f"{problems} in {stages} with {_counted(self.dependency_count, 'edge')}"
 
     def _of(self, severity: IssueSeverity) -> tuple[DependencyIssue, ...]:
         return tuple(issue for issue in self.issues if issue.severity is severity)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def lint_pipeline(pipeline: object, *, analyze_source: bool = True) -> DependencyLintResult:
@@ -93,10 +95,11 @@ def lint_pipeline(pipeline: object, *, analyze_source: bool = True) -> Dependenc
     # DeclaredStage has what the checks of a spec look at, and they look at nothing else.
     specs = cast("list[StageSpec]", wired)
     problems = [*_refused(stages), *find_problems(specs, guard_retry_strategy=strategy)]
+    meant = _meant(problems)
     issues = [
         *map(_issue_of, problems),
-        *(_source_issues(wired) if analyze_source else ()),
-        *_orphans(stages, problems),
+        *(_source_issues(wired, meant) if analyze_source else ()),
+        *_orphans(stages, meant),
         *(_retry_side_effects(wired, strategy.policies) if strategy else ()),
         *_issues_of_runners(stages, pipeline),
     ]
@@ -152,12 +155,24 @@ def _without_itself(stage: DeclaredStage) -> DeclaredStage:
     return attrs.evolve(stage, **others)
 
 
-def _source_issues(stages: Sequence[DeclaredStage]) -> Iterator[DependencyIssue]:
+def _meant(problems: Iterable[PipelineValidationError]) -> Mapping[str, Collection[str]]:
+    """By stage, what its misspelled dependencies were meant to be: one mistake is one issue."""
+    meant: defaultdict[str, set[str]] = defaultdict(set)
+    for problem in problems:
+        similar = problem.error_info and problem.error_info.context.get("similar")
+        if isinstance(similar, str):
+            meant[problem.stages[0]].add(similar)
+    return meant
+
+
+def _source_issues(
+    stages: Sequence[DeclaredStage], meant: Mapping[str, Collection[str]]
+) -> Iterator[DependencyIssue]:
     """Reads that are not declared, and dependencies that are not read."""
     sources = RunnerSources()
     names = frozenset(stage.name for stage in stages)
     for stage in stages:
-        declared = frozenset(stage.dependencies)
+        declared = {*stage.dependencies, *meant.get(stage.name, ())}
         reads: dict[str, SourceRead] = {}
         for read in sources.reads_of(stage.runner):
             reads.setdefault(read.stage, read)
@@ -205,13 +220,11 @@ def _undeclared_read(
 
 
 def _orphans(
-    stages: Sequence[DeclaredStage], problems: Iterable[PipelineValidationError]
+    stages: Sequence[DeclaredStage], meant: Mapping[str, Collection[str]]
 ) -> Iterator[DependencyIssue]:
     if len(stages) < 2:
         return
-    connected: set[object] = {source for stage in stages for source in stage.sources}
-    # Whoever misspells a stage meant it: one mistake is one issue.
-    connected |= {it.error_info.context.get("similar") for it in problems if it.error_info}
+    connected = {source for stage in stages for source in stage.sources}.union(*meant.values())
     for stage in stages:
         if not stage.sources and stage.name not in connected:
             yield _issue(

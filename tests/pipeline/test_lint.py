@@ -68,7 +68,7 @@ def test_sound_pipeline_has_no_issues_and_its_edges_are_counted() -> None:
     result = pipeline.lint()
 
     assert result == DependencyLintResult(True, (), 4, 4)
-    assert str(result) == "no problems in 4 stages with 4 dependencies"
+    assert str(result) == "no problems in 4 stages with 4 edges"
     assert result == lint_pipeline(pipeline)
 
 
@@ -117,6 +117,13 @@ def test_unknown_dependency_comes_with_what_was_probably_meant() -> None:
         suggestion="Write 'memory', or add a stage named 'memry'.",
         code="CONTRACT-004-MISSING_DEP",
     )
+
+
+@pytest.mark.spec("20.13.1")
+def test_a_misspelled_dependency_is_one_issue() -> None:
+    result = lint_pipeline(foreign(declared("stt"), declared("a", "sttt", runner=answer)))
+
+    assert summary(result) == [("error", "MISSING_DEP", "a")]
 
 
 @pytest.mark.spec("20.13")
@@ -240,10 +247,9 @@ def test_classes_are_read_without_making_one() -> None:
         ("stt", {}, "Keep the value in a variable: a stage has no output before it ends."),
         (
             "a",
-            {"stream_from": "stt"},
+            {"stream_from": ("stt",)},
             "Use `ctx.stream('stt')` or `await ctx.stream_output('stt')`.",
         ),
-        ("a", {"after": "sttt"}, "Write 'sttt': there is no stage 'stt'."),
         ("a", {}, "Add a stage 'stt', and let 'a' depend on it."),
     ],
 )
@@ -254,6 +260,15 @@ def test_fix_of_an_undeclared_read_fits_the_case(
     (issue,) = (it for it in result.issues if it.code == "CONTRACT-004-UNDECLARED_READ")
 
     assert issue.suggestion == fix
+
+
+@pytest.mark.spec("20.13")
+def test_read_of_a_misspelled_dependency_names_the_dependency() -> None:
+    pipeline = Pipeline.from_stages(spec("sttt"), spec("a", "sttt", runner=answer))
+
+    assert [it.suggestion for it in pipeline.lint().errors] == [
+        "Write 'sttt': there is no stage 'stt'."
+    ]
 
 
 @pytest.mark.spec("20.13")
@@ -525,7 +540,7 @@ def test_result_as_text() -> None:
     assert str(result) == (
         "error: a: stage 'a' waits for 'x', which is not in the pipeline\n"
         "warning: b: stage 'b' has no edge to any other stage\n"
-        "1 error, 1 warning in 2 stages with 1 dependencies"
+        "1 error, 1 warning in 2 stages with 1 edge"
     )
 
 

@@ -1,0 +1,103 @@
+"""`actorflow graph`: a picture of a pipeline."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import Parameter
+
+from actorflow.errors import InvalidArgumentError, ProgramError, TargetError
+from actorflow.pipeline import to_dot, to_mermaid
+
+from ._target import UNUSABLE, Target, find_pipelines, refuse
+
+_TEXTS: Final = {".mmd": to_mermaid, ".dot": to_dot}
+_PICTURES: Final = (".svg", ".png", ".pdf")
+
+
+def _check_ending(_: object, output: Path | None) -> None:
+    endings = (*_TEXTS, *_PICTURES)
+    if output is not None and output.suffix not in endings:
+        raise ValueError(f"Its ending must be one of {', '.join(endings)}.")
+
+
+def graph(
+    target: str,
+    /,
+    *,
+    call: Annotated[str | None, Parameter(show_default=False)] = None,
+    direction: Literal["TD", "TB", "BT", "LR", "RL"] = "TD",
+    output: Annotated[Path | None, Parameter(alias="-o", validator=_check_ending)] = None,
+) -> int:
+    """Draw a pipeline, which need not be valid.
+
+    Prints a Mermaid flowchart, which many pages show as a picture.
+
+    Args:
+        target: `file.py`, `file.py:variable`, `package.module` or `package.module:variable`.
+        call: A function in the target that makes the pipeline.
+        direction: Where the arrows lead: down (TD, TB), up (BT), right (LR) or left (RL).
+        output: Write to this file; its ending says what: .mmd, .dot, or, with Graphviz
+            installed, .svg, .png and .pdf.
+    """
+    try:
+        pipeline = _only_pipeline(Target.parse(target), call)
+    except TargetError as error:
+        refuse(error)
+        return UNUSABLE
+    if output is None:
+        sys.stdout.write(to_mermaid(pipeline, direction=direction))
+        return 0
+    write = _TEXTS.get(output.suffix, to_dot)
+    content = write(pipeline, direction=direction).encode()
+    if output.suffix in _PICTURES:
+        content = _drawn(content, output.suffix[1:])
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        expected = f"a file that can be written ({error.strerror})"
+        raise InvalidArgumentError("--output", str(output), expected) from error
+    return 0
+
+
+def _only_pipeline(target: Target, call: str | None) -> Any:
+    found = find_pipelines(target, () if call is None else (call,)).pipelines
+    if call is not None:
+        return found[f"{call}()"]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise TargetError(
+            str(target),
+            "it has no pipeline at the top level",
+            "Have a function make one with --call NAME.",
+        )
+    names = ", ".join(found)
+    raise TargetError(
+        str(target), f"it has several pipelines: {names}", f"Name one, as in {target}:{min(found)}."
+    )
+
+
+def _drawn(dot: bytes, kind: str) -> bytes:
+    program = shutil.which("dot")
+    if program is None:
+        raise ProgramError(
+            "dot",
+            f"is not installed, so there can be no {kind.upper()}",
+            "Install Graphviz (apt-get install graphviz, brew install graphviz), or write .mmd.",
+        )
+    done = subprocess.run(  # noqa: S603 - the user's own Graphviz, and no shell
+        [program, f"-T{kind}"], input=dot, capture_output=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise ProgramError(
+            "dot",
+            f"could not make a {kind.upper()} (exit code {done.returncode}): {said}",
+            "Look at what it was given: write a file ending in .dot.",
+        )
+    return done.stdout
