@@ -70,7 +70,9 @@ class DictContextAdapter:
     def __init__(self, values: Mapping[str, Any], *, event_sink: EventSink | None = None) -> None:
         if not isinstance(values, Mapping):
             raise InvalidTypeError("values", values, "a mapping")
-        self.event_sink: Final = event_sink and checked_sink("event_sink", event_sink)
+        if event_sink is not None:
+            checked_sink("event_sink", event_sink)
+        self.event_sink: Final = event_sink
         self._values = values
         self._counter = EventCounter()
         self._missing: set[str] = set()
@@ -125,7 +127,7 @@ class DictContextAdapter:
         mode = self.execution_mode
         run_id, request_id = map(id_text, (self.pipeline_run_id, self.request_id))
         sink = bound_sink(
-            self.event_sink or NoOpEventSink(),
+            NoOpEventSink() if self.event_sink is None else self.event_sink,
             pipeline_run_id=run_id,
             request_id=request_id,
             execution_mode=mode,
