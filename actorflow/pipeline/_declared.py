@@ -7,12 +7,15 @@ definitions of other libraries, so they ask for attributes and not for classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 
 from actorflow.errors import InvalidTypeError
 from actorflow.model import FrozenDict, StageKind
+
+if TYPE_CHECKING:
+    from ._guard_retry import GuardRetryStrategy
 
 
 def _names(found: object) -> tuple[str, ...]:
@@ -66,6 +69,12 @@ def declared_stages(pipeline: object) -> tuple[DeclaredStage, ...]:
     if not isinstance(stages, Iterable):
         raise InvalidTypeError("pipeline", pipeline, "a pipeline, or an object with `stages`")
     return tuple(map(_declared, stages))
+
+
+def guard_retries(pipeline: object) -> GuardRetryStrategy | None:
+    """The guard-retry strategy of a pipeline; a built graph has it among its options."""
+    owners = (pipeline, getattr(pipeline, "options", None))
+    return next(filter(None, (getattr(it, "guard_retry_strategy", None) for it in owners)), None)
 
 
 def _declared(stage: object) -> DeclaredStage:

@@ -8,7 +8,7 @@ import attrs
 
 from actorflow.errors import InvalidArgumentError
 
-from ._declared import declared_stages
+from ._declared import declared_stages, guard_retries
 from ._predicates import label_of, leaves
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def drawing_of(pipeline: object, results: Any = None) -> Drawing:
         for node, stage in zip(nodes, stages, strict=False)
         for source in stage.sources
     ]
-    strategy = getattr(pipeline, "guard_retry_strategy", None)
+    strategy = guard_retries(pipeline)
     arrows += [
         Arrow(ids[guard], ids[policy.retry_stage], "retry", "retry")
         for guard, policy in (strategy.policies.items() if strategy else ())

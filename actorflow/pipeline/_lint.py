@@ -16,7 +16,7 @@ from actorflow.model import StageKind
 from actorflow.stages import DependencyIssue, IssueSeverity
 
 from ._components import components
-from ._declared import DeclaredStage, declared_stages
+from ._declared import DeclaredStage, declared_stages, guard_retries
 from ._keywords import closest
 from ._predicates import leaves
 from ._reads import RunnerSources, SourceRead
@@ -25,7 +25,7 @@ from ._spec import StageSpec, check_name, split_edges
 from ._validation import find_problems
 
 if TYPE_CHECKING:
-    from ._guard_retry import GuardRetryPolicy, GuardRetryStrategy
+    from ._guard_retry import GuardRetryPolicy
 
 
 @final
@@ -90,7 +90,7 @@ def lint_pipeline(pipeline: object, *, analyze_source: bool = True) -> Dependenc
       InvalidTypeError: if the object has no stages to look at.
     """
     stages = declared_stages(pipeline)
-    strategy: GuardRetryStrategy | None = getattr(pipeline, "guard_retry_strategy", None)
+    strategy = guard_retries(pipeline)
     wired = list(map(_without_itself, stages))
     # DeclaredStage has what the checks of a spec look at, and they look at nothing else.
     specs = cast("list[StageSpec]", wired)

@@ -197,6 +197,11 @@ def test_a_guard_points_back_at_what_it_repeats() -> None:
 
     assert body(to_mermaid(drawn))[2:] == ["s0 --> s1", "s1 -. retry .-> s0"]
 
+    options = SimpleNamespace(guard_retry_strategy=drawn.guard_retry_strategy)
+    graph = SimpleNamespace(specs=drawn.stages, options=options)
+
+    assert to_mermaid(graph) == to_mermaid(drawn)
+
 
 @pytest.mark.spec("20.14.3")
 def test_labels_are_escaped_and_cut_at_sixty_characters() -> None:
