@@ -74,13 +74,13 @@ def install_dot(directory: Path, script: str) -> None:
     program.chmod(0o755)
 
 
-@pytest.mark.spec("20.14", "20.14.5")
+@pytest.mark.spec("20.14.7", "20.14.5")
 def test_mermaid_goes_to_the_terminal(graph: Graph) -> None:
     assert graph("voice.py") == (0, MERMAID, "")
     assert graph("voice.py:voice", "--direction", "LR")[1] == MERMAID.replace("TD", "LR")
 
 
-@pytest.mark.spec("20.14")
+@pytest.mark.spec("20.14.7")
 def test_pipeline_of_a_function_is_drawn_on_request(graph: Graph) -> None:
     assert graph("voice.py", "--call", "make")[1] == MERMAID.replace("voice", "made")
 
@@ -151,7 +151,7 @@ def test_other_endings_are_a_wrong_command_line(graph: Graph) -> None:
     assert "must be one of .mmd, .dot, .svg, .png, .pdf" in " ".join(err.replace("│", "").split())
 
 
-@pytest.mark.spec("20.14")
+@pytest.mark.spec("20.14.7")
 def test_directions_are_checked(graph: Graph) -> None:
     assert graph("voice.py", "--direction", "down")[0] == 2
 

@@ -270,7 +270,7 @@ def leave():
 """
 
 
-@pytest.mark.spec("20.13.3", "20.13")
+@pytest.mark.spec("20.13.3", "20.13.9")
 def test_functions_are_mentioned_and_not_called(tmp_path: Path) -> None:
     file = tmp_path / "voice.py"
     file.write_text(FACTORIES)

@@ -72,7 +72,7 @@ def test_sound_pipeline_has_no_issues_and_its_edges_are_counted() -> None:
     assert result == lint_pipeline(pipeline)
 
 
-@pytest.mark.spec("20.13.1", "20.13")
+@pytest.mark.spec("20.13.1", "20.13.9")
 def test_all_problems_are_reported_in_declaration_order_each_once() -> None:
     result = lint_pipeline(
         foreign(
@@ -105,7 +105,7 @@ def test_all_problems_are_reported_in_declaration_order_each_once() -> None:
     assert (result.stage_count, result.dependency_count) == (11, 10)
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_unknown_dependency_comes_with_what_was_probably_meant() -> None:
     (issue,) = lint_pipeline(foreign(declared("memory"), declared("answer", "memry"))).issues
 
@@ -126,7 +126,7 @@ def test_a_misspelled_dependency_is_one_issue() -> None:
     assert summary(result) == [("error", "MISSING_DEP", "a")]
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_a_group_of_rings_is_one_issue_with_one_example() -> None:
     (issue,) = lint_pipeline(
         foreign(declared("a", ("b", "c")), declared("b", "a"), declared("c", ("b", "a")))
@@ -136,14 +136,14 @@ def test_a_group_of_rings_is_one_issue_with_one_example() -> None:
     assert "a -> b -> a" in issue.message
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_stream_edges_can_close_a_ring() -> None:
     result = lint_pipeline(foreign(declared("a", stream_from="b"), declared("b", "a")))
 
     assert summary(result) == [("error", "CYCLE", "a")]
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_whatever_validate_raises_is_an_error() -> None:
     pipeline = Pipeline.from_stages(
         spec("route", kind="route"),
@@ -165,7 +165,7 @@ def test_an_empty_pipeline_is_no_valid_one() -> None:
     assert summary(Pipeline().lint()) == [("error", "EMPTY", "")]
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_orphans_are_warned_about_only_among_others() -> None:
     assert summary(lint_pipeline(foreign(declared("a")))) == []
     assert summary(lint_pipeline(foreign(declared("a"), declared("b")))) == [
@@ -208,7 +208,7 @@ def line_of(function: Any, offset: int) -> int:
     return line
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_read_of_an_undeclared_stage_is_an_error_with_its_line() -> None:
     line = line_of(answer, 1)
 
@@ -231,7 +231,7 @@ def test_read_of_an_undeclared_stage_is_an_error_with_its_line() -> None:
     )
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_classes_are_read_without_making_one() -> None:
     result = Pipeline.from_stages(spec("memory"), spec("answer", "memory", runner=Answer)).lint()
     missing = Pipeline.from_stages(spec("memory"), spec("x", "memory"), spec("y", runner=Answer))
@@ -240,7 +240,7 @@ def test_classes_are_read_without_making_one() -> None:
     assert ("error", "UNDECLARED_READ", "y") in summary(missing.lint())
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 @pytest.mark.parametrize(
     ("name", "fields", "fix"),
     [
@@ -262,7 +262,7 @@ def test_fix_of_an_undeclared_read_fits_the_case(
     assert issue.suggestion == fix
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_read_of_a_misspelled_dependency_names_the_dependency() -> None:
     pipeline = Pipeline.from_stages(spec("sttt"), spec("a", "sttt", runner=answer))
 
@@ -271,7 +271,7 @@ def test_read_of_a_misspelled_dependency_names_the_dependency() -> None:
     ]
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_dependency_that_is_never_read_is_worth_knowing_if_others_are() -> None:
     pipeline = Pipeline.from_stages(
         spec("stt"),
@@ -292,7 +292,7 @@ def test_dependency_that_is_never_read_is_worth_knowing_if_others_are() -> None:
     assert result.valid
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_sources_are_left_alone_on_request() -> None:
     pipeline = Pipeline.from_stages(spec("answer", runner=answer))
 
@@ -308,7 +308,7 @@ def retrying(*stages: StageSpec, **retries: str) -> Pipeline:
     return Pipeline.from_stages(*stages, guard_retry_strategy=GuardRetryStrategy(policies))
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_work_below_a_retry_stage_must_wait_for_its_guard() -> None:
     pipeline = retrying(
         spec("draft"),
@@ -335,7 +335,7 @@ def test_work_below_a_retry_stage_must_wait_for_its_guard() -> None:
     )
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_work_must_wait_for_every_guard_of_the_retry_stage() -> None:
     pipeline = retrying(
         spec("draft", kind="work"),
@@ -351,7 +351,7 @@ def test_work_must_wait_for_every_guard_of_the_retry_stage() -> None:
     ]
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_in_a_ring_nothing_is_said_about_side_effects() -> None:
     pipeline = retrying(
         spec("draft", "mail"),
@@ -402,7 +402,7 @@ def test_runners_add_their_own_issues() -> None:
     )
 
 
-@pytest.mark.spec("20.13.5", "20.13")
+@pytest.mark.spec("20.13.5", "20.13.9")
 def test_what_a_runner_refuses_is_an_error_with_its_code() -> None:
     pipeline = Pipeline.from_stages(spec("a", runner=Strict))
 
@@ -533,7 +533,7 @@ def test_result_as_json() -> None:
     }
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_result_as_text() -> None:
     result = lint_pipeline(foreign(declared("a", "x"), declared("b")))
 

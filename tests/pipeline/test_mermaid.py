@@ -271,7 +271,7 @@ def test_what_does_not_validate_is_drawn() -> None:
     assert body(to_mermaid(pipeline())) == []
 
 
-@pytest.mark.spec("20.14")
+@pytest.mark.spec("20.14.6")
 @pytest.mark.parametrize("draw", [to_mermaid, to_dot])
 def test_only_directions_there_are_are_taken(draw: Any) -> None:
     for direction in ("TD", "TB", "BT", "LR", "RL"):

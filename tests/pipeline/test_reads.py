@@ -19,7 +19,7 @@ def reads(runner: object) -> set[str]:
     return {read.stage for read in RunnerSources().reads_of(runner)}
 
 
-@pytest.mark.spec("20.13")
+@pytest.mark.spec("20.13.9")
 def test_the_four_readers_of_a_literal_name_are_found_with_their_lines() -> None:
     source = """
     async def answer(ctx):
