@@ -71,11 +71,12 @@ SELF_EXPLAINING: Final = frozenset({"Protocol", "Enum", "IntEnum", "StrEnum", "T
 
 @attrs.frozen
 class Import:
-    """One import: the dotted name it reaches for, and from where."""
+    """One import: the dotted name it reaches for, and when it is carried out."""
 
     target: str
     relative: bool
-    inside_function: bool
+    late: bool
+    """Whether it waits for a call, or is for type checkers alone."""
 
 
 def unit_of(path: str) -> str:
@@ -86,22 +87,24 @@ def imports_of(path: str, source: str) -> Iterator[Import]:
     """Every import of a file, those for type checkers included."""
     package = ["actorflow", *PurePosixPath(path).parts[:-1]]
 
-    def visit(node: ast.AST, *, inside_function: bool) -> Iterator[Import]:
+    def visit(node: ast.AST, *, late: bool) -> Iterator[Import]:
         match node:
             case ast.Import(names=names):
                 for name in names:
-                    yield Import(name.name, relative=False, inside_function=inside_function)
+                    yield Import(name.name, relative=False, late=late)
             case ast.ImportFrom(module=module, names=names, level=level):
                 base = package[: len(package) - level + 1] if level else []
                 prefix = [*base, module] if module else base
                 for name in names:
-                    target = ".".join([*prefix, name.name])
-                    yield Import(target, relative=level > 0, inside_function=inside_function)
-        deeper = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                    yield Import(".".join([*prefix, name.name]), relative=level > 0, late=late)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                late = True
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                late = True
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, inside_function=inside_function or deeper)
+            yield from visit(child, late=late)
 
-    yield from visit(ast.parse(source, path), inside_function=False)
+    yield from visit(ast.parse(source, path), late=False)
 
 
 def unknown_units(sources: Mapping[str, str]) -> list[str]:
@@ -191,9 +194,22 @@ def eager_extras(sources: Mapping[str, str], extras: Mapping[str, frozenset[str]
             package = reached.target.split(".")[0]
             allowed = extras.get(OWN_EXTRA.get(unit_of(path), ""), frozenset())
             optional = frozenset().union(*extras.values()) - allowed
-            if package in optional and not reached.inside_function:
+            if package in optional and not reached.late:
                 found.append(f"{path}: {package} is optional, import it inside a function")
     return found
+
+
+def undeclared_packages(sources: Mapping[str, str], declared: frozenset[str]) -> list[str]:
+    """Imports of packages that nobody is told to install."""
+    known = declared | sys.stdlib_module_names | {"actorflow"}
+    return [
+        f"{path}: {reached.target} is not declared in pyproject.toml"
+        for path, source in sources.items()
+        for reached in imports_of(path, source)
+        for package in [reached.target.split(".")[0]]
+        # Type checkers bring the types of this one along.
+        if package not in known and not (package == "typing_extensions" and reached.late)
+    ]
 
 
 def open_classes(sources: Mapping[str, str]) -> list[str]:
@@ -286,6 +302,12 @@ def test_optional_packages_are_imported_inside_functions() -> None:
     assert eager_extras(own_sources(), declared_extras()) == []
 
 
+def test_every_package_that_is_imported_is_declared() -> None:
+    declared = required_packages().union(*declared_extras().values())
+
+    assert undeclared_packages(own_sources(), declared) == []
+
+
 def test_public_classes_are_final_or_invite_subclasses() -> None:
     assert open_classes(own_sources()) == []
 
@@ -375,13 +397,27 @@ def test_dumping_ground_is_found() -> None:
 def test_eager_import_of_an_optional_package_is_found() -> None:
     extras = {"redis": frozenset({"coredis"}), "cli": frozenset({"rich"})}
     late = "def connect():\n    import coredis"
+    for_types = "if TYPE_CHECKING:\n    import coredis"
 
     assert len(eager_extras({"stores/_redis.py": "import coredis"}, extras)) == 1
+    assert eager_extras({"stores/_redis.py": for_types}, extras) == []
     assert len(eager_extras({"cli/_app.py": "import coredis"}, extras)) == 1
     assert len(eager_extras({"events/_log.py": "import rich.live"}, extras)) == 1
     assert (
         eager_extras({"stores/_redis.py": late, "cli/_demo.py": "import rich.live"}, extras) == []
     )
+
+
+def test_undeclared_package_is_found() -> None:
+    source = "import trio, coredis\nfrom actorflow.errors import ActorflowError\nimport json"
+
+    for_types = "if TYPE_CHECKING:\n    from typing_extensions import TypeVar"
+
+    assert undeclared_packages({"ids.py": source}, frozenset({"trio"})) == [
+        "ids.py: coredis is not declared in pyproject.toml"
+    ]
+    assert undeclared_packages({"ids.py": for_types}, frozenset()) == []
+    assert len(undeclared_packages({"ids.py": "import typing_extensions"}, frozenset())) == 1
 
 
 def test_optional_packages_are_read_from_the_project_file() -> None:
