@@ -13,7 +13,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast, final
 
 import trio
 
@@ -28,7 +28,7 @@ from ._ref import ActorRef, cell_of
 from ._reply import Request, message_of
 from ._spec import is_async
 from ._state import State
-from ._supervision import should_restart
+from ._supervision import RestartType, should_restart
 from ._tree import ActorInfo, ActorStatistics
 from ._waits import current_cell, enter_system
 
@@ -71,6 +71,7 @@ class Cell(ABC):
         "restarts",
         "scope",
         "started_at",
+        "starting",
         "state",
         "stop_reason",
         "core",
@@ -80,6 +81,9 @@ class Cell(ABC):
         "was_ready",
         "why_killed",
     )
+
+    # Whether an orderly stop makes sense before it is ready.
+    _stops_mid_start: ClassVar[bool] = False
 
     mailbox: Mailbox
     path: str
@@ -114,6 +118,8 @@ class Cell(ABC):
         self.scope: trio.CancelScope | None = None
         self.task: trio.lowlevel.Task | None = None
         self.ref: ActorRef[Any] = ActorRef(self)
+        # The child of a supervisor that everybody in it who is not up yet waits for.
+        self.starting: Cell | None = None
         self.waiting_on: Cell | None = None
         self.waiting_until = math.inf
         # Every life starts with the context variables of whoever asked for the
@@ -123,7 +129,7 @@ class Cell(ABC):
         self._limit: Timer | None = None
         # Set at the next change of state.
         self._turn: trio.Event | None = None
-        self._watchers: list[tuple[ActorCell, int]] = []
+        self._watchers: list[ActorCell] = []
         # What works inside this one without being an actor, for `System.tree`.
         self.guests: list[Callable[[], ActorInfo]] = []
         # Requests of the present life that will be answered later.
@@ -148,6 +154,7 @@ class Cell(ABC):
         self.task = trio.lowlevel.current_task()
         assert self.scope is not None
         crash = travels_on = reason = None
+        leaves_task = True
         try:
             with self.scope:
                 try:
@@ -155,15 +162,24 @@ class Cell(ABC):
                     reason = self.stop_reason or Normal()
                 except BaseException as error:
                     crash, travels_on = split_crash(error)
-                    if travels_on is error:
-                        raise
+                    try:
+                        await self._clean_up(self._reason_of(crash))
+                    except trio.Cancelled:
+                        if travels_on is None:
+                            raise
+                    # Not even the kill of a clean-up may take its place.
                     if travels_on is not None:
-                        raise travels_on from None
+                        raise travels_on
+            leaves_task = False
         finally:
             # A crash beside a cancel is still a crash.
-            self._end(Crashed(crash) if crash else reason or Killed(self.why_killed))
+            self._end(reason or self._reason_of(crash), leaves_task=leaves_task)
             # An exception holds this frame, so the frame must not hold the exception.
             del crash, travels_on, reason
+
+    def _reason_of(self, crash: Exception | None) -> Reason:
+        # An exception may be false, for example if it has a length.
+        return Killed(self.why_killed) if crash is None else Crashed(crash)
 
     @abstractmethod
     async def _live(self) -> None:
@@ -172,6 +188,10 @@ class Cell(ABC):
     @abstractmethod
     def _as_actor(self) -> ActorCell | None:
         """Return who waits when this task waits."""
+
+    @abstractmethod
+    async def _clean_up(self, reason: Reason) -> None:
+        """Do what is to be done when a life ends before its time; raise no Exception."""
 
     @abstractmethod
     def _begin_stop(self, why: str) -> None:
@@ -197,12 +217,12 @@ class Cell(ABC):
             self.parent.child_changed()
 
     def _ready(self) -> None:
-        if self.state is State.STARTING:
-            self.was_ready = True
+        self.was_ready = True
+        if not self._is_killed:
             self._lift_limit()
-            self._enter(State.RUNNING)
-            if self.core.listeners:
-                self.core.notify(ActorStarted(self.path, self.incarnation))
+        self._enter(State.RUNNING)
+        if self.core.listeners:
+            self.core.notify(ActorStarted(self.path, self.incarnation))
 
     def stop(self, why: str, *, final: bool) -> None:
         """Ask this life to end in order; a final stop is the end of the cell too."""
@@ -214,17 +234,23 @@ class Cell(ABC):
                 self.bury(Shutdown(why))
         elif self.stop_reason is None:
             self.stop_reason = Shutdown(why)
-            if self.state is State.STARTING or self.child.shutdown <= 0:
+            half_started = self.state is State.STARTING and not self._stops_mid_start
+            if half_started or self.child.shutdown <= 0:
                 self.kill(why)
             else:
                 self._enter(State.STOPPING)
                 self._kill_in(self.child.shutdown, "it did not stop within {:g} s")
                 self._begin_stop(why)
-        elif final and self.state is State.STOPPING:
+        elif final:
             self._begin_stop(why)
 
+    @property
+    def _is_killed(self) -> bool:
+        # Then `_limit` is no limit but the time of the next complaint.
+        return self.scope is not None and self.scope.cancel_called
+
     def _kill_in(self, seconds: float, why: str) -> None:
-        if seconds < math.inf:
+        if seconds < math.inf and not self._is_killed:
             self._lift_limit()
             when = trio.current_time() + seconds
             self._limit = self.core.timers.at(when, lambda: self.kill(why.format(seconds)))
@@ -236,7 +262,7 @@ class Cell(ABC):
 
     def kill(self, why: str) -> None:
         """Cancel this life, if there is one."""
-        if self.scope is not None and not self.scope.cancel_called:
+        if self.scope is not None and not self._is_killed:
             self.why_killed = why
             self.scope.cancel()
             self._lift_limit()
@@ -249,13 +275,14 @@ class Cell(ABC):
         self._limit = self.core.timers.at(when, self._complain)
 
     def _complain(self) -> None:
+        assert self.task is not None  # it began to run long ago
         _log.warning(
             "actor_ignores_kill",
             extra={"actor": self.path, "why": self.why_killed, "stack": _stack(self.task)},
         )
         self._watch_the_dying()
 
-    def _end(self, reason: Reason) -> None:
+    def _end(self, reason: Reason, *, leaves_task: bool) -> None:
         """Put a life on record. Nothing in here waits, so nothing can come between."""
         self._lift_limit()
         self.reason = reason
@@ -272,13 +299,26 @@ class Cell(ABC):
             )
         if self.core.listeners:
             self.core.notify(ActorEnded(self.path, self.incarnation, reason))
-        if self.parent is None or self.final or not should_restart(self.child.restart, reason):
+        if self.parent is None or self._was_last_life(reason):
             self.bury(reason)
         else:
             self._enter(State.DOWN)
-            # Stopped for a group restart it is part of a plan already.
-            if self.stop_reason is None:
+            # Stopped for a group restart it is part of a plan already. And what
+            # leaves the task, a KeyboardInterrupt or a cancel of them all, ends
+            # the supervisor too: it must not start anything any more.
+            if self.stop_reason is None and not leaves_task:
                 self.parent.report(self, reason)
+
+    def _was_last_life(self, reason: Reason) -> bool:
+        if self.final:
+            return True
+        if self.dynamic and self.incarnation == 1 and not self.was_ready:
+            # It never came up, and whoever spawned it is told so.
+            return True
+        if self.stop_reason is not None:
+            # Others decided that this life was over, and they start the next.
+            return self.child.restart is RestartType.TEMPORARY
+        return not should_restart(self.child.restart, reason)
 
     def bury(self, reason: Reason) -> None:
         """End for good."""
@@ -288,8 +328,8 @@ class Cell(ABC):
         self.final = True
         self._close(str(reason))
         self._enter(State.ENDED)
-        for watcher, incarnation in self._watchers:
-            watcher.see_down(incarnation, Down(self.ref, reason))
+        for watcher in self._watchers:
+            watcher.mailbox.post(Down(self.ref, reason))
         self._watchers.clear()
         if self.parent is None:
             self.core.root_ended()
@@ -300,11 +340,14 @@ class Cell(ABC):
         """Account for a message that nobody handled, and tell its asker if there is one."""
         if type(item) is Request:
             item.undelivered(dead, reason)
-        if type(item) is Tick:
-            return
         self.core.dead_letters[dead] += 1
         if self.core.listeners:
             self.core.notify(DeadLetter(message_of(item), self.path, dead))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the start is over, one way or the other."""
+        return self.was_ready or not self.state.is_alive
 
     async def until(self, arrived: Callable[[], bool]) -> None:
         """Wait until a change of state makes `arrived` true."""
@@ -322,12 +365,13 @@ class Cell(ABC):
     def add_watcher(self, watcher: ActorCell) -> None:
         if self.state is State.ENDED:
             assert self.reason is not None
-            watcher.see_down(watcher.incarnation, Down(self.ref, self.reason))
+            watcher.mailbox.post(Down(self.ref, self.reason))
         else:
-            self._watchers.append((watcher, watcher.incarnation))
+            self._watchers.append(watcher)
 
     def remove_watcher(self, watcher: ActorCell) -> None:
-        self._watchers = [entry for entry in self._watchers if entry[0] is not watcher]
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
 
 
 @final
@@ -335,6 +379,7 @@ class ActorCell(Cell):
     """The place of an actor, with its mailbox."""
 
     __slots__ = (
+        "_on_stop",
         "_watched",
         "busy_since",
         "hand",
@@ -362,6 +407,8 @@ class ActorCell(Cell):
         self.ticks: list[Tick] = []
         self.soft_scopes: list[trio.CancelScope] = []
         self._watched: list[Cell] = []
+        # To be called at the end, once there is something to clean up.
+        self._on_stop: Callable[[Reason], Awaitable[None]] | None = None
 
     def _as_actor(self) -> ActorCell:
         return self
@@ -387,22 +434,27 @@ class ActorCell(Cell):
             raise TypeError(f"the factory of {self.path} returned no Actor but a {found}")
         actor.ctx = inbox.ctx
         await actor.on_start()
+        self._on_stop = actor.on_stop
         self._ready()
         try:
-            try:
-                await actor.run(inbox)
-            except trio.EndOfChannel:
-                if self.stop_reason is None:
-                    raise
-        except BaseException as error:
-            crash, _ = split_crash(error)
-            await self._clean_up(actor, Crashed(crash) if crash else Killed(self.why_killed))
-            raise
+            await actor.run(inbox)
+        except trio.EndOfChannel:
+            if self.stop_reason is None:
+                raise
+        self.finish()
+        self._on_stop = None
         await actor.on_stop(self.stop_reason or Normal())
 
-    async def _clean_up(self, actor: Actor[Any], reason: Reason) -> None:
+    async def _clean_up(self, reason: Reason) -> None:
+        # Whoever asked need not wait for the rest.
+        self._lose_hand(reason)
+        on_stop, self._on_stop = self._on_stop, None
+        if on_stop is None:
+            return
+        if self.stop_reason is None:
+            self._kill_in(self.child.shutdown, "its clean-up took longer than {:g} s")
         try:
-            await actor.on_stop(reason)
+            await on_stop(reason)
         except Exception as error:
             # What ended the actor matters more; this must not take its place.
             _log.warning("actor_cleanup_failed", exc_info=error, extra={"actor": self.path})
@@ -461,10 +513,7 @@ class ActorCell(Cell):
     def _settle(self, reason: Reason) -> None:
         if isinstance(reason, Normal | Shutdown):
             self.finish()
-        elif self.hand is not NOTHING:
-            hand, self.hand = self.hand, NOTHING
-            crashed = isinstance(reason, Crashed)
-            self.bury_letter(hand, DeadReason.CRASHED if crashed else DeadReason.KILLED, reason)
+        self._lose_hand(reason)
         for request in tuple(self.deferred):
             request.dropped(reason)
         for tick in tuple(self.ticks):
@@ -473,6 +522,12 @@ class ActorCell(Cell):
             cell.remove_watcher(self)
         self._watched.clear()
         self.mailbox.forget_reports()
+
+    def _lose_hand(self, reason: Reason) -> None:
+        hand, self.hand = self.hand, NOTHING
+        if hand is not NOTHING:
+            crashed = isinstance(reason, Crashed)
+            self.bury_letter(hand, DeadReason.CRASHED if crashed else DeadReason.KILLED, reason)
 
     def _close(self, why: str) -> None:
         self.mailbox.close(why)
@@ -483,10 +538,6 @@ class ActorCell(Cell):
         if cell not in self._watched:
             self._watched.append(cell)
             cell.add_watcher(self)
-
-    def see_down(self, incarnation: int, down: Down) -> None:
-        if incarnation == self.incarnation and self.state.is_alive:
-            self.mailbox.post(down)
 
     def statistics(self) -> ActorStatistics:
         mailbox = self.mailbox
@@ -502,10 +553,8 @@ class ActorCell(Cell):
         )
 
 
-def _stack(task: trio.lowlevel.Task | None) -> list[str]:
+def _stack(task: trio.lowlevel.Task) -> list[str]:
     """Return where `task` waits, outermost frame first."""
-    if task is None:
-        return []
     return [
         f"{frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
         for frame, line in task.iter_await_frames()

@@ -38,24 +38,27 @@ class Down:
 class Tick:
     """A message that an actor sends to itself at a later time, once or again and again."""
 
-    __slots__ = ("_cell", "_every", "_message", "_pending", "_timer")
+    __slots__ = ("_cell", "_every", "_is_cancelled", "_message", "_pending", "_timer")
 
     def __init__(self, cell: ActorCell, message: object, when: float, every: float | None) -> None:
         self._cell = cell
         self._message = message
         self._every = every
+        self._is_cancelled = False
         self._pending = False
         self._timer = cell.core.timers.at(when, self._fire)
         cell.ticks.append(self)
 
     def cancel(self) -> None:
         """Send no more of them. Harmless when there is nothing left to cancel."""
+        self._is_cancelled = True
         self._timer.cancel()
         self._forget()
 
     def taken(self) -> object:
+        """Return the message, or NOTHING if it was cancelled on its way."""
         self._pending = False
-        return self._message
+        return NOTHING if self._is_cancelled else self._message
 
     def _forget(self) -> None:
         if self in self._cell.ticks:
@@ -186,7 +189,7 @@ class Inbox(Generic[M_co]):
         if now >= self._slice_end:
             # A full mailbox must not keep everybody else from running. Messages
             # are not counted: sixty-four slow ones would be too many.
-            if self._slice_end > 0:
+            if self._slice_end > -math.inf:
                 await trio.lowlevel.checkpoint()
                 now = self._clock()
             self._slice_end = now + self._slice

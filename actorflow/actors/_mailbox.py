@@ -51,7 +51,6 @@ class Mailbox:
         "_cell",
         "_control",
         "_inside",
-        "_parked",
         "_receive",
         "_room",
         "_send",
@@ -71,7 +70,6 @@ class Mailbox:
         # What `_inside` may grow to; below zero once closed, so that the fast
         # path has one comparison for both.
         self._room = capacity
-        self._parked = False
         # Opened by the first message or the first wait: it costs more than a
         # message, and many an actor never gets one.
         self._send: trio.MemorySendChannel[object] | None = None
@@ -186,11 +184,7 @@ class Mailbox:
                 raise trio.EndOfChannel
             self._open()
         assert self._receive is not None
-        self._parked = True
-        try:
-            item = await self._receive.receive()
-        finally:
-            self._parked = False
+        item = await self._receive.receive()
         self._inside -= 1
         return self._unwrap(item)
 
@@ -206,9 +200,12 @@ class Mailbox:
 
     def wake(self) -> None:
         """Make a waiting actor look around."""
-        # With something inside it is not waiting, or no longer.
-        if self._parked and not self._inside and self.closed is None:
-            self._enter(WAKE)
+        # `_inside` cannot tell: it may count a sender that was cancelled and has
+        # not run since, while the actor waits.
+        if self.closed is None and self._send is not None:
+            if self._send.statistics().tasks_waiting_receive:
+                self._inside += 1
+                self._send.send_nowait(WAKE)
 
     def forget_reports(self) -> None:
         self._control = None

@@ -61,7 +61,7 @@ class ActorRef(Generic[M_contra]):
         if mailbox.overflow(message):
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
-        with waiting(waiting_cell(), self._cell):
+        async with waiting(waiting_cell(), self._cell):
             await mailbox.wait_for_room(message)
 
     def tell_nowait(self, message: M_contra) -> None:
@@ -98,29 +98,27 @@ class ActorRef(Generic[M_contra]):
           MailboxDeadlockError: if waiting here could never end.
         """
         cell = self._cell
-        asked, deadline = _deadline(timeout)
+        patience, deadline = _deadline(timeout)
         asker = waiting_cell()
         request = Request(cell, asker, deadline)
         request.message = make_message(Reply(request))
         if asker is not None:
-            begin_wait(asker, cell, deadline)
+            await begin_wait(asker, cell, deadline)
         timer = None
         try:
             mailbox = cell.mailbox
             if not mailbox.offer(request) and not mailbox.overflow(request):
-                with trio.move_on_at(deadline) as patience:
+                with trio.move_on_at(deadline) as scope:
                     await mailbox.wait_for_room(request)
-                if patience.cancelled_caught:
-                    raise AskTimeoutError(cell.path, deadline - asked)
+                if scope.cancelled_caught:
+                    raise AskTimeoutError(cell.path, patience)
             if deadline < math.inf:
-                timer = cell.core.timers.at(deadline, lambda: request.expire(deadline - asked))
+                timer = cell.core.timers.at(deadline, lambda: request.expire(patience))
             return cast(T, await request.answer())
         finally:
             request.complete(None)
             if timer is not None:
                 timer.cancel()
-            if asker is not None:
-                asker.waiting_on = None
 
     def stop(self, why: str = "stopped by request") -> None:
         """Ask for an orderly stop, for good: the message in hand is finished, the queue drained."""
@@ -132,7 +130,7 @@ class ActorRef(Generic[M_contra]):
 
     async def wait_stopped(self) -> Reason:
         """Wait until the actor has ended for good and return why."""
-        with waiting(waiting_cell(), self._cell):
+        async with waiting(waiting_cell(), self._cell):
             return await self._cell.until_ended()
 
     def statistics(self) -> ActorStatistics:
@@ -146,15 +144,17 @@ def cell_of(ref: ActorRef[Any]) -> Cell:
 
 
 def _deadline(timeout: float | None) -> tuple[float, float]:
-    """Return the time now, and when an ask that starts now has to be answered."""
+    """Return for how long, and until when, an ask that starts now may wait for its answer."""
     cell = current_cell.get()
     inherited = math.inf if cell is None else cell.deadline
     if timeout is None:
         if inherited == math.inf:
-            return 0.0, inherited
-        return trio.current_time(), inherited
+            return inherited, inherited
+        timeout = math.inf
     # NaN compares false with everything.
     if not timeout >= 0:
         raise InvalidArgumentError("timeout", timeout, "a number of seconds, 0 or more, or None")
     now = trio.current_time()
-    return now, min(now + timeout, inherited)
+    # What is inherited may be over already.
+    patience = max(0.0, min(timeout, inherited - now))
+    return patience, now + patience

@@ -50,6 +50,8 @@ class Request:
         self.error = error
         if self.deferred:
             self.target.deferred.discard(self)
+        if self.asker is not None:
+            self.asker.waiting_on = None
         self.done.set()
         return True
 

@@ -15,6 +15,7 @@ from actorflow.errors import (
 )
 
 from ._cell import ActorCell, Cell
+from ._groups import unwrapped
 from ._mailbox import Mailbox
 from ._notices import RestartPlanned, SupervisorGaveUp
 from ._policy import Policy
@@ -23,6 +24,7 @@ from ._spec import Supervisor
 from ._state import State
 from ._supervision import RestartType, affected
 from ._tree import ActorStatistics
+from ._waits import is_stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,7 +68,6 @@ class SupervisorCell(Cell):
         "_nursery",
         "children",
         "spec",
-        "starting",
     )
 
     def __init__(
@@ -80,14 +81,13 @@ class SupervisorCell(Cell):
         self.children: dict[str, Cell] = {
             spec.name: make_cell(core, self, spec) for spec in self.spec.children
         }
-        # The child that everybody who is not up yet waits for.
-        self.starting: Cell | None = None
         self._budget: RestartBudget = self.spec.budget
         # At most one report for each life of a child.
         self._exits: deque[tuple[Cell, int, Reason]] = deque()
         self._due: deque[Plan] = deque()
         self._bell: trio.Event | None = None
         self._looks_at_children = False
+        # While it takes children.
         self._nursery: trio.Nursery | None = None
 
     def _as_actor(self) -> None:
@@ -117,7 +117,7 @@ class SupervisorCell(Cell):
 
     def spawn(self, child: Child[Any]) -> Cell:
         """Start one more child, which is not waited for."""
-        if self._nursery is None or self.stop_reason is not None or not self.state.is_alive:
+        if self._nursery is None or self.stop_reason is not None:
             raise ActorStoppedError(self.path or "the system", "it starts no children now")
         if child.name in self.children:
             raise NameTakenError(self.children[child.name].path)
@@ -130,13 +130,18 @@ class SupervisorCell(Cell):
 
     # The supervisor's own task
 
+    _stops_mid_start = True
+
     async def _live(self) -> None:
         self._budget = self.spec.budget
         for name, cell in self.children.items():
             if cell.state is State.ENDED:
                 self.children[name] = make_cell(self.core, self, cell.child)
-        async with trio.open_nursery() as self._nursery:
-            failure = await self._supervise()
+        failure = None
+        with unwrapped():
+            async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                self._nursery = nursery
+                failure = await self._supervise()
         if failure is not None:
             raise failure
 
@@ -150,11 +155,13 @@ class SupervisorCell(Cell):
 
     async def _start_all(self) -> ActorflowError | None:
         for cell in self._static():
+            # It may have been stopped before its turn came.
+            if cell.state is State.ENDED:
+                continue
+            await self._start(cell)
             if self.stop_reason is not None:
                 break
-            await self._start(cell)
             if not cell.was_ready and not cell.final:
-                assert cell.reason is not None
                 return start_failure(cell)
         return None
 
@@ -163,8 +170,17 @@ class SupervisorCell(Cell):
         assert self._nursery is not None
         self.starting = cell
         cell.start(self._nursery)
-        await self._until(lambda: cell.state is not State.STARTING or self.stop_reason is not None)
-        if cell.state is State.STARTING:
+        while not cell.is_settled and self.stop_reason is None:
+            await self._until(
+                lambda: cell.is_settled or self.stop_reason is not None or is_stuck(cell)
+            )
+            if is_stuck(cell):
+                # Somebody who was just let go still looks as if he waited.
+                await trio.lowlevel.checkpoint()
+                if is_stuck(cell):
+                    cell.kill("it waits for an actor that waits for it to start")
+                    await self._until_down(cell)
+        if not cell.is_settled:
             cell.stop("its supervisor is stopping", final=False)
             await self._until_down(cell)
         self.starting = None
@@ -259,6 +275,7 @@ class SupervisorCell(Cell):
 
     async def _stop_all(self) -> None:
         """Stop the spawned children together, then the others in reverse."""
+        self._nursery = None
         why = self.stop_reason.why if self.stop_reason else "its supervisor gave up"
         spawned = [cell for cell in self.children.values() if cell.dynamic]
         for cell in spawned:
@@ -289,6 +306,9 @@ class SupervisorCell(Cell):
         return [cell for cell in self.children.values() if not cell.dynamic]
 
     # Ends
+
+    async def _clean_up(self, reason: Reason) -> None:
+        """Nothing: its children cleaned up after themselves, inside its nursery."""
 
     def _begin_stop(self, why: str) -> None:
         self.ring()

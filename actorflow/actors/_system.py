@@ -15,13 +15,14 @@ from actorflow.errors import InvalidArgumentError, UnknownActorError
 
 from ._actor import Actor
 from ._core import Core
+from ._groups import unwrapped
 from ._reasons import Crashed
 from ._spec import Child, Supervisor
 from ._state import State
 from ._supervision import RestartType, Strategy
 from ._supervisor import SupervisorCell, start_failure
 from ._tree import ActorInfo, SystemStatistics
-from ._waits import current_cell, enter_system, leave_system
+from ._waits import current_cell, enter_system, leave_system, waiting, waiting_cell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -118,7 +119,8 @@ class System:
         options.setdefault("restart", RestartType.TEMPORARY)
         cell = owner.spawn(Child(name, behaviour, **options))
         try:
-            await cell.until(lambda: cell.state is not State.STARTING)
+            async with waiting(waiting_cell(), cell):
+                await cell.until(lambda: cell.is_settled or cell.incarnation > 1)
         except BaseException:
             cell.stop("whoever spawned it was cancelled", final=True)
             raise
@@ -168,7 +170,7 @@ class System:
         """Return the counters of the system."""
         core = self._core
         return SystemStatistics(
-            actors=sum(info.state is not State.ENDED for _, info in self.tree().walk()) - 1,
+            actors=sum(cell.state is not State.ENDED for cell in _below(self._root)),
             restarts=core.restarts,
             dead_letters=MappingProxyType({str(why): n for why, n in core.dead_letters.items()}),
             late_answers=core.late_answers,
@@ -180,7 +182,7 @@ class System:
         # In the kernel nothing else is shielded: an outside cancel ends the block,
         # leaving the block stops the tree in order, and `grace` limits that.
         self._root.start(nursery, shield=self._grace > 0)
-        await self._root.until(lambda: self._root.state is not State.STARTING)
+        await self._root.until(lambda: self._root.is_settled)
         if not self._root.was_ready:
             raise self._failure() or start_failure(self._root)
 
@@ -202,6 +204,12 @@ class System:
     def _failure(self) -> Exception | None:
         reason = self._root.reason
         return reason.error if isinstance(reason, Crashed) else None
+
+
+def _below(cell: Cell) -> Iterator[Cell]:
+    for child in cell.children.values() if isinstance(cell, SupervisorCell) else ():
+        yield child
+        yield from _below(child)
 
 
 def _info(cell: Cell) -> ActorInfo:
@@ -270,7 +278,7 @@ async def open_system(
         max_children=max_children,
     )
     system = System(supervisor, grace=grace, time_slice=time_slice)
-    with _unwrapped():
+    with unwrapped():
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             try:
                 await system._open(nursery)
@@ -292,23 +300,6 @@ async def open_system(
     failure = system._failure()
     if failure is not None:
         raise failure
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Take the group off a single exception: the nursery inside is nobody's business."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        error = group.exceptions[0]
-        context = error.__context__
-        try:
-            raise error
-        finally:
-            error.__context__ = context
-            del error, context
 
 
 @overload

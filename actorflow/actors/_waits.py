@@ -7,7 +7,7 @@ when somebody is about to wait, which keeps the whole matter off the hot path.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,7 @@ from actorflow.errors import MailboxDeadlockError
 from ._state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from ._cell import ActorCell, Cell
     from ._system import System
@@ -57,8 +57,10 @@ def waiting_cell() -> ActorCell | None:
     return None
 
 
-@contextmanager
-def waiting(cell: ActorCell | None, target: Cell, deadline: float = math.inf) -> Iterator[None]:
+@asynccontextmanager
+async def waiting(
+    cell: ActorCell | None, target: Cell, deadline: float = math.inf
+) -> AsyncIterator[None]:
     """Note that `cell` waits for `target`.
 
     Raises:
@@ -67,24 +69,53 @@ def waiting(cell: ActorCell | None, target: Cell, deadline: float = math.inf) ->
     if cell is None:
         yield
         return
-    begin_wait(cell, target, deadline)
+    await begin_wait(cell, target, deadline)
     try:
         yield
     finally:
         cell.waiting_on = None
 
 
-def begin_wait(cell: ActorCell, target: Cell, deadline: float) -> None:
+async def begin_wait(cell: ActorCell, target: Cell, deadline: float) -> None:
     """As `waiting`, for those who set `waiting_on` to None themselves."""
     until = min(deadline, trio.current_effective_deadline())
     ring = _ring(cell, target)
     if ring:
-        if all(member.waiting_until == math.inf for member in ring[1:]) and until == math.inf:
+        await let_go()
+        ring = _ring(cell, target)
+    if ring:
+        if until == math.inf and not any(_gives_up(member) for member in ring):
             path = tuple(member.path for member in (*ring, cell))
             raise MailboxDeadlockError(cell.path, path)
         cell.core.count_ring(ring)
     cell.waiting_on = target
     cell.waiting_until = until
+
+
+async def let_go() -> None:
+    """Let everybody run whose wait is over.
+
+    An actor whose message was just taken, or whose request was just answered,
+    looks as if it waited until it runs again. After one step it has been
+    scheduled before us or after; the third covers one that needs two.
+    """
+    for _ in range(3):
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+def is_stuck(cell: Cell) -> bool:
+    """Tell whether `cell` waits for somebody who waits for it, and nobody gives up.
+
+    `begin_wait` sees every ring that a wait closes. This sees those that are
+    closed by an actor which goes down while others wait for it.
+    """
+    target = _awaited_by(cell)
+    ring = [] if target is None else _ring(cell, target)
+    return bool(ring) and not any(_gives_up(member) for member in ring)
+
+
+def _gives_up(cell: Cell) -> bool:
+    return cell.waiting_on is not None and cell.waiting_until < math.inf
 
 
 def _ring(cell: Cell, target: Cell) -> list[Cell]:
@@ -105,8 +136,10 @@ def _awaited_by(cell: Cell) -> Cell | None:
         return cell.waiting_on
     # Who has not started waits, like its supervisor, for the sibling whose turn
     # it is.
+    if cell.starting is not None:
+        return cell.starting
     while cell.state in (State.NEW, State.DOWN) and cell.parent is not None:
-        if cell.parent.starting is not None:
-            return cell.parent.starting
         cell = cell.parent
+        if cell.starting is not None:
+            return cell.starting
     return None

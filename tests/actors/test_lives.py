@@ -721,3 +721,51 @@ async def test_supervisor_takes_no_messages() -> None:
         with pytest.raises(ActorStoppedError, match="it is a supervisor"):
             await system["sup"].ask(lambda reply: reply)
         assert system["sup"].statistics().handled == 0
+
+
+async def test_behaviour_that_reads_after_the_end_is_told() -> None:
+    seen: list[str] = []
+    stopping = trio.Event()
+
+    async def behave(inbox: Inbox[Any]) -> None:
+        await stopping.wait()
+        for receive in (inbox.receive_nowait, inbox.receive):
+            try:
+                result = receive()
+                if result is not None:
+                    await result
+            except trio.EndOfChannel:
+                seen.append("end")
+
+    async with open_actor(behave) as ref:
+        await trio.testing.wait_all_tasks_blocked()
+        ref.stop()
+        stopping.set()
+        await ref.wait_stopped()
+
+    assert seen == ["end", "end"]
+
+
+async def test_cancelled_tick_does_not_come_even_if_it_was_due(autojump_clock: Clock) -> None:
+    seen: list[str] = []
+
+    async def behave(inbox: Inbox[str]) -> None:
+        tick = inbox.ctx.send_after(1, "tick")
+        async for message in inbox:
+            seen.append(message)
+            if message == "work":
+                await trio.sleep(2)
+                tick.cancel()
+
+    async with open_actor(behave) as ref:
+        ref.tell_nowait("work")
+        ref.tell_nowait("more")
+        await trio.sleep(5)
+
+    assert seen == ["work", "more"]
+
+
+async def test_ref_shows_its_path_and_state() -> None:
+    async with open_actor(recorder([]), name="a") as ref:
+        assert repr(ref) == "<ActorRef a running>"
+    assert repr(ref) == "<ActorRef a ended>"

@@ -9,12 +9,15 @@ import trio.testing
 
 from actorflow.actors import (
     ActorRef,
+    Backoff,
     Child,
     DeadLetter,
     DeadReason,
+    Down,
     Inbox,
     Notice,
     Reply,
+    Shutdown,
     System,
     conflate,
     open_actor,
@@ -297,6 +300,101 @@ async def test_messages_to_an_ended_actor_are_refused() -> None:
             ref.tell_nowait(2)
         with pytest.raises(ActorStoppedError):
             await ref.ask(lambda reply: 2)
+
+
+async def test_asker_of_a_conflated_request_is_told() -> None:
+    gate = Gate()
+    errors: list[str] = []
+
+    async with open_system(
+        Child("gate", gate.behave, capacity=1, policy=conflate(lambda _: 0))
+    ) as system:
+        ref = system["gate"]
+        await fill(ref, 1)
+
+        async def ask() -> None:
+            try:
+                await ref.ask(lambda reply: reply)
+            except MailboxFullError as error:
+                errors.append(error.policy)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            ref.tell_nowait(2)
+        gate.open.set()
+
+    assert errors == ["conflate"]
+    assert gate.handled == [1, 2]
+
+
+@pytest.mark.parametrize("policy", ["block", conflate(lambda _: 0)])
+@pytest.mark.parametrize("lives_on", [True, False])
+async def test_wake_that_nobody_took_is_no_message(
+    policy: Any, lives_on: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The actor stops waiting for another reason just when a report wakes it."""
+    seen: list[object] = []
+    scopes: list[trio.CancelScope] = []
+
+    async def watching(inbox: Inbox[Any]) -> None:
+        inbox.ctx.monitor(inbox.ctx.system["watched"])
+        with trio.CancelScope() as scope:
+            scopes.append(scope)
+            await inbox.receive()
+        if lives_on:
+            async for message in inbox:
+                seen.append(message)
+
+    async def crashing(inbox: Inbox[Any]) -> None:
+        async for _ in inbox:
+            raise ValueError
+
+    async with open_system(Child("watched", crashing, backoff=Backoff(base=10))) as system:
+        ref = await system.spawn(watching, policy=policy)
+        await system["watched"].tell(0)
+        await trio.testing.wait_all_tasks_blocked()
+        scopes[0].cancel()
+        system["watched"].stop("enough")
+        await trio.testing.wait_all_tasks_blocked()
+        if lives_on:
+            await ref.tell("real")
+
+        assert system.statistics().dead_letters == {"crashed": 1}
+    down = Down(system["watched"], Shutdown("enough"))
+    assert seen == ([down, "real"] if lives_on else [])
+
+
+@pytest.mark.parametrize("policy", ["drop_old", conflate(id)])
+async def test_wake_gives_way_to_a_message(
+    policy: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    seen: list[object] = []
+    scopes: list[trio.CancelScope] = []
+
+    async def watching(inbox: Inbox[Any]) -> None:
+        inbox.ctx.monitor(inbox.ctx.system["watched"])
+        with trio.CancelScope() as scope:
+            scopes.append(scope)
+            await inbox.receive()
+        async for message in inbox:
+            seen.append(message)
+
+    async def crashing(inbox: Inbox[Any]) -> None:
+        async for _ in inbox:
+            raise ValueError
+
+    async with open_system(Child("watched", crashing, backoff=Backoff(base=10))) as system:
+        ref = await system.spawn(watching, policy=policy, capacity=1)
+        await system["watched"].tell(0)
+        await trio.testing.wait_all_tasks_blocked()
+        scopes[0].cancel()
+        system["watched"].stop("enough")
+        ref.tell_nowait("real")
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert system.statistics().dead_letters == {"crashed": 1}
+    assert seen == [Down(system["watched"], Shutdown("enough")), "real"]
 
 
 async def test_end_for_good_accounts_for_the_queue_and_blocked_senders() -> None:
