@@ -1154,6 +1154,38 @@ class StageRetryRequested(ActorflowError):  # noqa: N818 - a request, not an err
 
 
 @attrs.define(slots=False, eq=False)
+class StreamBrokenError(ActorflowError):
+    """A stage streams from one that did not end well, and has read all it sent."""
+
+    source: str
+    consumer: str
+
+    code: ClassVar[str] = "RUN-008-STREAM_BROKEN"
+    fix_hint: ClassVar[str] = (
+        "Look at the cause; catch this where part of a stream is better than nothing."
+    )
+
+    def __str__(self) -> str:
+        return f"the stream from {self.source!r} to {self.consumer!r} broke off"
+
+
+@attrs.define(slots=False, eq=False)
+class StreamClosedError(ActorflowError):
+    """A stage sends although nobody can ever read it."""
+
+    source: str
+    consumer: str | None = None
+
+    code: ClassVar[str] = "RUN-008-STREAM_CLOSED"
+    fix_hint: ClassVar[str] = (
+        "Declare stream_from on the reading stage, and send before the stage returns."
+    )
+
+    def __str__(self) -> str:
+        return f"stage {self.source!r} sends, but no stage streams from it now"
+
+
+@attrs.define(slots=False, eq=False)
 class DeadlockedGraphError(ActorflowError, RuntimeError):
     """Stages are left that nothing will ever start."""
 

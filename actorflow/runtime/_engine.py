@@ -1,0 +1,40 @@
+"""How pipelines get built and run: the other side of the slot that wiring keeps."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+
+from ._graph import UnifiedStageGraph
+
+if TYPE_CHECKING:
+    from actorflow.pipeline import Pipeline, Source
+
+    from ._handle import RunHandle
+    from ._results import PipelineResults
+
+
+@final
+class PipelineEngine:
+    """Builds graphs of pipelines and runs them."""
+
+    def build(self, pipeline: Pipeline, /, **options: Any) -> UnifiedStageGraph:
+        """Check a pipeline and make a graph of it."""
+        of_pipeline = attrs.asdict(pipeline.options, recurse=False)
+        return UnifiedStageGraph(
+            pipeline.stages, pipeline_name=pipeline.given_name, **of_pipeline, **options
+        )
+
+    async def run(
+        self, graph: UnifiedStageGraph, source: Source, /, **options: Any
+    ) -> PipelineResults:
+        """Run a graph to its end."""
+        return await graph.run(source, **options)
+
+    def start(
+        self, graph: UnifiedStageGraph, source: Source, /, **options: Any
+    ) -> AbstractAsyncContextManager[RunHandle]:
+        """Begin to run a graph."""
+        return graph.start(source, **options)

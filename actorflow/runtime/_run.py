@@ -1,0 +1,496 @@
+"""The supervisor of a run: carries out what `RunState` decides.
+
+It works in the task that asked for the run, with one nursery for the stages,
+so cancelling that task cancels the run and waits for its end. Stages report
+to its lane. Whatever a report leads to happens without an await: between two
+awaits the state, the results and the events agree.
+
+A run that is stopped cancels its nursery, and with it the supervisor's own
+wait. From there on it waits shielded, until the last stage has reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+import trio
+
+from actorflow import clock
+from actorflow.actors import ActorInfo, ActorStatistics, State, current_system
+from actorflow.cancellation import CancellationToken, CleanupRegistry
+from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
+from actorflow.events import BoundEventSink, event_sink_scope, get_event_sink
+from actorflow.model import StageOutput
+from actorflow.pipeline import FailureMode
+from actorflow.stages import PipelineTimer, StageContext, StageInputs, StageResult
+
+from ._lane import Lane
+from ._lifecycle import PIPELINE_CANCELED, Lifecycle
+from ._results import PipelineResults
+from ._run_state import (
+    ENCLOSING_SCOPE,
+    SUPERSEDED,
+    Call,
+    Interrupt,
+    InterruptAll,
+    Report,
+    RunState,
+    Settle,
+    StageEnd,
+)
+from ._stage_actor import StageCall, failure_of
+from ._status import RunPhase, RunStatus
+from ._streams import Streams
+
+if TYPE_CHECKING:
+    from actorflow.errors import ActorflowError
+    from actorflow.events import EventSink
+    from actorflow.pipeline import StageSpec
+    from actorflow.stages import PipelineContext
+
+    from ._graph import UnifiedStageGraph
+    from ._results import FailureRecord
+    from ._run_state import Cancellation, Command
+
+EXTERNAL: Final = "<external>"
+USER_REQUESTED: Final = "user_requested"
+
+_Report: TypeAlias = tuple[StageCall, StageEnd | None]
+"""A call with its end, or with None when its stage starts."""
+
+
+@final
+class Run:
+    """One run of a graph, from the claim on its context to its outcome."""
+
+    def __init__(
+        self,
+        graph: UnifiedStageGraph,
+        context: PipelineContext,
+        *,
+        event_sink: EventSink | None = None,
+        cancel_token: CancellationToken | None = None,
+    ) -> None:
+        self.graph = graph
+        self.context = context
+        self.pipeline_name = graph.pipeline_name or context.topology or "pipeline"
+        self.cleanups = CleanupRegistry()
+        self.streams = Streams(graph.wiring, graph.stream_edges)
+        self.warnings: list[str] = []
+        self._given_sink = event_sink
+        self._given_token = cancel_token
+        self._token: CancellationToken | None = None
+        self._timer = PipelineTimer()
+        self._home = trio.lowlevel.current_trio_token()
+        self._lane: Lane[_Report] = Lane()
+        self._nursery: trio.Nursery | None = None
+        self._calls: dict[int, StageCall] = {}
+        self._stage_results: dict[str, StageResult] = {}
+        self._started_at: datetime | None = None
+        self._ended_at: datetime | None = None
+        self._crash: Exception | None = None
+        self._error: Exception | None = None
+        self._results: PipelineResults | None = None
+        self._state = RunState(
+            graph.wiring,
+            read_inputs=self._inputs_of,
+            fail_uncalled=self._fail_uncalled,
+            failure_mode=graph.options.failure_mode,
+            max_concurrency=graph.options.max_concurrency,
+            guard_retries=graph.guard_retries,
+        )
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Have the context to itself; the run happens inside this block.
+
+        Raises:
+          ContextInUseError: if another run has it.
+        """
+        context, graph = self.context, self.graph
+        sink = self._given_sink or context.event_sink or get_event_sink()
+        with context.running(self._context_canceled) as self._snapshot:
+            self._sink = context.event_sink = BoundEventSink(
+                sink,
+                pipeline_run_id=context.pipeline_run_id,
+                request_id=context.request_id,
+                execution_mode=context.execution_mode,
+                topology=context.topology,
+            )
+            self._lifecycle = Lifecycle(
+                context,
+                self._sink,
+                self.pipeline_name,
+                stage_wide=graph.stage_wide,
+                pipeline_wide=graph.pipeline_wide,
+            )
+            if self._given_token is not None:
+                self._token = CancellationToken.linked(self._given_token)
+                self._listen_to(self._token)
+            yield
+
+    # Looking at it, and stopping it
+
+    @property
+    def results(self) -> PipelineResults:
+        """What there is so far."""
+        if self._results is not None:
+            return self._results
+        outputs = self._state.outputs
+        stage_results = {
+            name: result
+            for name, result in self._stage_results.items()
+            # What was put back to be repeated counts as not run until it is.
+            if name in outputs or result.output is None
+        }
+        return PipelineResults(
+            outputs, failures=self._state.failures.failures, stage_results=stage_results
+        )
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run and each of its stages are."""
+        return RunStatus(
+            run_id=self.context.pipeline_run_id,
+            pipeline_name=self.pipeline_name,
+            state=self._phase,
+            stages=self._state.states(),
+            started_at=self._started_at,
+            ended_at=self._ended_at,
+            seq=self._sink.last_seq,
+        )
+
+    @property
+    def _phase(self) -> RunPhase:
+        if self._ended_at is not None:
+            return RunPhase.FAILED if self._crash else RunPhase(self._state.ending)
+        if self._state.cancellation is not None:
+            return RunPhase.CANCELING
+        return RunPhase.PENDING if self._started_at is None else RunPhase.RUNNING
+
+    @property
+    def cancel_token(self) -> CancellationToken:
+        """A token that is cancelled with the run, and cancels it."""
+        if self._token is None:
+            self._token = CancellationToken()
+            self._listen_to(self._token)
+            if self._state.is_stopping:
+                self._token.cancel(self._why_it_stops())
+        return self._token
+
+    def _listen_to(self, token: CancellationToken) -> None:
+        def pass_on() -> None:
+            # A run that stops has cancelled the token itself.
+            if not self._state.is_stopping:
+                self.request_cancel(token.reason or USER_REQUESTED)
+
+        token.on_cancel(pass_on)
+
+    def _context_canceled(self, reason: str | None) -> None:
+        self.request_cancel(reason or USER_REQUESTED)
+
+    def request_cancel(self, reason: str) -> None:
+        """Ask for the end from outside; from any thread, and without effect after it."""
+        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._home:
+            self._cancel(reason)
+        else:
+            with suppress(trio.RunFinishedError):
+                self._home.run_sync_soon(self._cancel, reason)
+
+    def _cancel(self, reason: str) -> None:
+        if self._ended_at is None:
+            self._carry_out(self._state.cancel(None, reason))
+
+    def _why_it_stops(self) -> str:
+        if self._state.cancellation is not None:
+            return self._state.cancellation.reason
+        return f"stage {self._state.failures.failed_stages[0]!r} failed"
+
+    def outcome(self) -> PipelineResults:
+        """The results of the run, which has ended.
+
+        Raises:
+          UnifiedStageExecutionError: if it failed.
+          UnifiedPipelineCancelled: if it was cancelled.
+        """
+        if self._error is not None:
+            raise self._error
+        return self.results
+
+    # The supervisor
+
+    async def supervise(self) -> None:
+        """Run to the end. How a run ends is its `outcome`; a cancellation goes on."""
+        system = current_system()
+        with (
+            event_sink_scope(self._sink),
+            nullcontext() if system is None else system.showing(self._describe),
+        ):
+            try:
+                await self._run()
+            except Exception as crash:  # noqa: BLE001 - it is the outcome, once things are in order
+                self._crash = crash
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._wind_up()
+
+    async def _run(self) -> None:
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            self._cancel(ENCLOSING_SCOPE)
+            raise
+        if self._state.is_stopping:
+            return
+        self._started_at = clock.now()
+        await self._lifecycle.run_started(len(self.graph.specs))
+        with ungrouped():
+            async with trio.open_nursery() as self._nursery:
+                await self._supervise_stages()
+
+    async def _supervise_stages(self) -> None:
+        try:
+            self._carry_out(self._state.begin(trio.current_time()))
+            await self._collect_reports()
+        except trio.Cancelled:
+            # Stopped: by a request or a failure, or else from around the run.
+            self._cancel(ENCLOSING_SCOPE)
+            with trio.CancelScope(shield=True):
+                await self._outlast_stages()
+            raise
+
+    async def _collect_reports(self) -> None:
+        while not self._state.is_over:
+            await self._lane.wait()
+            for call, end in self._lane.take():
+                if end is None:
+                    commands = self._state.called(call.number, trio.current_time())
+                else:
+                    del self._calls[call.number]
+                    commands = self._state.ended(call.number, end, trio.current_time())
+                self._carry_out(commands)
+
+    async def _outlast_stages(self) -> None:
+        patience = self.graph.options.cleanup_timeout
+        with trio.move_on_after(patience):
+            await self._collect_reports()
+            return
+        names = [call.spec.name for call in self._calls.values()]
+        self._lifecycle.stages_do_not_respond(names, patience)
+        await self._collect_reports()
+
+    async def _wind_up(self) -> None:
+        self._nursery = None
+        for edge in self.streams.close():
+            self._lifecycle.stream_closed(edge)
+        if self.cleanups.pending_count:
+            report = await self.cleanups.run_all(timeout=self.graph.options.cleanup_timeout)
+            self._lifecycle.cleaned_up(report)
+            self.warnings += [f"cleanup {name} failed: {error!r}" for name, error in report.failed]
+        # From here on nobody can change how it ended.
+        self._ended_at = clock.now()
+        self._results = results = self.results
+        stage_results = results.stage_results
+        if self._crash is not None:
+            self._error = self._crash
+            await self._lifecycle.run_failed(stage_results, str(self._crash), self._crash)
+        elif self._state.cancellation is not None:
+            self._error = self._canceled(results, self._state.cancellation)
+            await self._lifecycle.run_canceled(stage_results, self._state.cancellation)
+        elif results.failures:
+            first = results.failures[0]
+            assert isinstance(first.exception, Exception)
+            if self.graph.options.failure_mode is not FailureMode.BEST_EFFORT:
+                self._error = self._failed(results, first, first.exception)
+            await self._lifecycle.run_failed(stage_results, first.error, first.exception)
+        else:
+            await self._lifecycle.run_completed(stage_results)
+
+    def _canceled(
+        self, results: PipelineResults, cancellation: Cancellation
+    ) -> UnifiedPipelineCancelled:
+        return UnifiedPipelineCancelled(
+            cancellation.stage or EXTERNAL,
+            cancellation.reason,
+            results,
+            results.failures,
+            self.pipeline_name,
+            self.context.pipeline_run_id,
+        )
+
+    def _failed(
+        self, results: PipelineResults, first: FailureRecord, original: Exception
+    ) -> UnifiedStageExecutionError:
+        error = UnifiedStageExecutionError(
+            first.stage,
+            original,
+            first.recoverable,
+            results,
+            results.failures,
+            self.pipeline_name,
+            self.context.pipeline_run_id,
+            self._state.failures.get_summary(len(self.graph.specs), results),
+        )
+        error.__cause__ = original
+        return error
+
+    # What the decisions order
+
+    def _carry_out(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case Call():
+                    self._call(command)
+                case Settle():
+                    self._settle(command)
+                case Report(type_, data):
+                    self._lifecycle.guard_retry(type_, data)
+                case Interrupt(number):
+                    scope = self._calls[number].scope
+                    assert scope is not None, "only stages with a scope are interrupted alone"
+                    scope.cancel(SUPERSEDED)
+                case InterruptAll():
+                    self._interrupt_all()
+
+    def _call(self, order: Call) -> None:
+        assert self._nursery is not None
+        # A scope costs as much as a task, and few stages can ever need one.
+        needs_scope = order.stage in self.graph.interruptible
+        scope = trio.CancelScope() if needs_scope else None
+        call = StageCall(self, order.stage, order.attempt, order.feedback, scope)
+        self._calls[order.stage] = call
+        self._nursery.start_soon(call.live, name=call.spec.name)
+
+    def _interrupt_all(self) -> None:
+        assert self._nursery is not None
+        reason = self._why_it_stops()
+        self._nursery.cancel_scope.cancel(reason)
+        if self._token is not None:
+            self._token.cancel(reason)
+
+    def _settle(self, settle: Settle) -> None:
+        spec = self.graph.specs[settle.stage]
+        end, output = settle.end, settle.output
+        if output is not None:
+            self.context.outputs.write_sync(spec.name, output, allow_overwrite=True)
+            if output.artifacts:
+                self.context.artifacts.extend(output.artifacts)
+            for event in output.events:
+                data = {"stage": spec.name, **event.data}
+                self._sink.try_emit(type=event.type, data=data)
+        cause = None if end is None or end.failure is None else end.failure.exception
+        for edge in self.streams.settle(settle.stage, output, cause):
+            self._lifecycle.stream_closed(edge)
+        result = self._result_of(spec, settle)
+        self._stage_results[spec.name] = result
+        self._lifecycle.stage_settled(spec, settle, result)
+
+    def _result_of(self, spec: StageSpec, settle: Settle) -> StageResult:
+        end, output = settle.end, settle.output
+        ended_at = clock.now()
+        more: dict[str, Any] = {"kind": spec.kind, "attempt": settle.attempt}
+        if settle.skipped_by is not None:
+            more["skipped_by"] = settle.skipped_by
+        if self.graph.stream_edges:
+            more["streams"] = self.streams.numbers_of(settle.stage)
+        if end is None:
+            return StageResult.from_output(
+                spec.name, output, started_at=ended_at, ended_at=ended_at, **more
+            )
+        if output is None:
+            more["error"] = PIPELINE_CANCELED
+        return StageResult.from_output(
+            spec.name,
+            output,
+            started_at=datetime.fromtimestamp(end.started_at, timezone.utc),
+            ended_at=ended_at,
+            duration_ms=end.duration_ms,
+            tries=end.tries,
+            timed_out=end.timed_out,
+            warnings=end.warnings,
+            **more,
+        )
+
+    # What stage calls need
+
+    def stage_called(self, call: StageCall) -> None:
+        """A stage is about to be called for the first time in this attempt."""
+        self._lifecycle.stage_started(call.spec, call.attempt)
+        if self.graph.wiring.consumers[call.number]:
+            self._lane.put((call, None))
+
+    def report_end(self, call: StageCall, end: StageEnd) -> None:
+        """The call of a stage is over."""
+        self._lane.put((call, end))
+
+    def context_of(self, call: StageCall, try_number: int) -> StageContext:
+        """What a stage holds in its hands during one try."""
+        spec = call.spec
+        if call.attempt > 1 or try_number > 1:
+            # What it wrote last time is from a run of the stage that does not count.
+            self.context.bag.discard_writer(spec.name)
+        return StageContext(
+            self._snapshot,
+            self._inputs_of(call.number),
+            spec.name,
+            self._timer,
+            self._sink.for_stage(spec.name),
+            kind=spec.kind,
+            config=spec.args,
+            attempt=call.attempt,
+            try_number=try_number,
+            run=call,
+        )
+
+    def _inputs_of(self, number: int) -> StageInputs:
+        spec = self.graph.specs[number]
+        return StageInputs(
+            self._snapshot,
+            self._state.outputs,
+            self.context.ports,
+            spec.dependencies,
+            spec.name,
+            stream_sources=spec.stream_from,
+        )
+
+    def _fail_uncalled(self, number: int, error: ActorflowError) -> StageEnd:
+        output = StageOutput.fail(error)
+        failure = failure_of(self.graph.specs[number].name, output, error)
+        return StageEnd(output, failure, raised=True, started_at=clock.timestamp())
+
+    def _describe(self) -> ActorInfo:
+        name = f"run {self.pipeline_name} {self.context.pipeline_run_id}"
+        return _info(name, name, tuple(
+            _info(call.spec.name, f"{name}/{call.spec.name}") for call in self._calls.values()
+        ))
+
+
+def _info(name: str, path: str, children: tuple[ActorInfo, ...] = ()) -> ActorInfo:
+    return ActorInfo(
+        name,
+        path,
+        State.RUNNING,
+        incarnation=1,
+        statistics=ActorStatistics(),
+        is_supervisor=True,
+        children=children,
+    )
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Let what happened in a nursery come out as itself if it was one thing.
+
+    Of several cancellations one is enough.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _, others = group.split(trio.Cancelled)
+        found: BaseException = others or group
+        while isinstance(found, BaseExceptionGroup) and (not others or len(found.exceptions) == 1):
+            found = found.exceptions[0]
+        raise found from found.__cause__
