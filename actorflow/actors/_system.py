@@ -124,7 +124,8 @@ class System:
         except BaseException:
             cell.stop("whoever spawned it was cancelled", final=True)
             raise
-        if not cell.was_ready:
+        # A second life means that the first one was ready.
+        if cell.incarnation == 1 and not cell.was_ready:
             raise start_failure(cell)
         return cell.ref
 
