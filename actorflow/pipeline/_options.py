@@ -9,7 +9,7 @@ import attrs
 from actorflow.errors import PipelineValidationError, contract_error
 
 from ._failure_mode import FailureMode
-from ._spec import is_count, is_timeout
+from ._spec import is_count, is_limit
 
 if TYPE_CHECKING:
     from ._guard_retry import GuardRetryStrategy
@@ -53,9 +53,9 @@ class PipelineOptions:
             raise _impossible(
                 "max_concurrency", self.max_concurrency, "an int of at least 1 or None"
             )
-        if not is_timeout(self.stage_timeout):
+        if not (self.stage_timeout is None or is_limit(self.stage_timeout)):
             raise _impossible("stage_timeout", self.stage_timeout, "seconds above 0 or None")
-        if not (self.cleanup_timeout == 0 or is_timeout(self.cleanup_timeout)):
+        if self.cleanup_timeout != 0 and not is_limit(self.cleanup_timeout):
             raise _impossible("cleanup_timeout", self.cleanup_timeout, "seconds, 0 or more")
 
     def merged(self, other: PipelineOptions) -> PipelineOptions:

@@ -181,9 +181,9 @@ class Pipeline:
     def without_stage(self, name: str) -> Pipeline:
         """Take a stage out that no other depends on."""
         if name not in self.by_name:
-            known = closest(name, self.by_name)
-            expected = f"a stage of the pipeline, perhaps {known!r}" if known else "a stage of it"
-            raise InvalidArgumentError("name", name, expected)
+            similar = closest(name, self.by_name)
+            hint = f", perhaps {similar!r}" if similar else ""
+            raise InvalidArgumentError("name", name, f"a stage of the pipeline{hint}")
         for spec in self.by_name.values():
             if name in (*spec.dependencies, *spec.stream_from):
                 raise missing(spec.name, name, None)

@@ -142,7 +142,7 @@ class StageSpec:
             raise bad_option(self.name, "join", self.join, f"one of {allowed}")
         if not is_count(self.stream_buffer):
             raise bad_option(self.name, "stream_buffer", self.stream_buffer, "an int of at least 1")
-        if not is_timeout(self.timeout):
+        if not (self.timeout is None or is_limit(self.timeout)):
             raise bad_option(
                 self.name,
                 "timeout",
@@ -181,10 +181,8 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def is_timeout(value: object) -> bool:
-    """Whether this can limit a try: seconds, infinity for explicitly no limit, or None."""
-    if value is None:
-        return True
+def is_limit(value: object) -> bool:
+    """Whether something can take at most that many seconds; infinity is no limit at all."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
