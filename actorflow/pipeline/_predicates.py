@@ -47,7 +47,7 @@ def edge(stage: str, *, when: EdgeCondition | None = None) -> Edge:
 
 
 class Predicate:
-    """A condition that can tell which stages it reads, so that wiring can be checked."""
+    """A condition that can be looked into, so that wiring can be checked."""
 
     __slots__ = ()
 
@@ -55,11 +55,6 @@ class Predicate:
     @abstractmethod
     def label(self) -> str:
         """How the condition is called in skip reasons and diagrams."""
-
-    @property
-    def reads(self) -> str | None:
-        """The stage this condition itself looks at."""
-        return None
 
     @property
     def parts(self) -> tuple[Condition, ...]:
@@ -71,9 +66,20 @@ class Predicate:
         """Whether the condition holds."""
 
 
+class PredicateOfStage(Predicate):
+    """A condition about the output of one stage."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def reads(self) -> str:
+        """The stage it looks at."""
+
+
 @final
 @attrs.frozen
-class Chosen(Predicate):
+class Chosen(PredicateOfStage):
     """Whether a router took one branch."""
 
     router: str
@@ -99,7 +105,7 @@ class Chosen(Predicate):
 
 @final
 @attrs.frozen
-class _KeyTrue(Predicate):
+class _KeyTrue(PredicateOfStage):
     stage: str
     key: str
 
@@ -117,7 +123,7 @@ class _KeyTrue(Predicate):
 
 @final
 @attrs.frozen
-class _KeyIs(Predicate):
+class _KeyIs(PredicateOfStage):
     stage: str
     key: str
     value: object

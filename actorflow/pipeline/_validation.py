@@ -14,7 +14,7 @@ from ._components import components
 from ._conditions import listed, split_input
 from ._graph import wire
 from ._keywords import closest
-from ._predicates import Chosen, Predicate, label_of, leaves
+from ._predicates import Chosen, Predicate, PredicateOfStage, label_of, leaves
 from ._runners import hook_of
 
 if TYPE_CHECKING:
@@ -298,10 +298,10 @@ def _unanswerable(spec: StageSpec) -> Iterator[tuple[str, list[str], str]]:
                 "Keep one of the two.",
             )
     for leaf in leaves(spec.when):
-        if isinstance(leaf, Predicate) and leaf.reads not in spec.dependencies:
+        if isinstance(leaf, PredicateOfStage) and leaf.reads not in spec.dependencies:
             yield (
                 f"has the condition {label_of(leaf)!r}, but does not depend on {leaf.reads!r}",
-                [str(leaf.reads)],
+                [leaf.reads],
                 f"Add {leaf.reads!r} to the dependencies of {spec.name!r}.",
             )
     for source, condition in spec.edge_conditions.items():

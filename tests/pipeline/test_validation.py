@@ -97,6 +97,13 @@ def test_missing_stage_like_no_other_is_named_alone() -> None:
     assert error.fix_hint == "Correct the name, or add a stage named 'xyzzy'."
 
 
+def test_missing_stage_is_reported_to_everyone_who_waits_for_it() -> None:
+    problems = find_problems([spec("clean"), spec("a", "claen"), spec("b", "claen")])
+
+    assert [problem.stages for problem in problems] == [["a", "claen"], ["b", "claen"]]
+    assert all("did you mean 'clean'" in str(problem) for problem in problems)
+
+
 def test_search_for_the_closest_name_has_an_end() -> None:
     many = [spec(f"stage_{number}", f"stag_{number}") for number in range(2000)]
 
@@ -279,6 +286,12 @@ def test_streams_may_be_joined_shared_and_chained(stages: Sequence[StageSpec]) -
     validated(stages)
 
 
+def test_missing_stages_hide_no_deadlock() -> None:
+    stages = [spec("p"), spec("d", ("gone", "p")), spec("c", "d", stream_from="p")]
+
+    assert codes(*stages) == ["MISSING_DEP", "STREAM_DEADLOCK"]
+
+
 def retry(guard: str, retry_stage: str) -> GuardRetryStrategy:
     return GuardRetryStrategy({guard: GuardRetryPolicy(retry_stage)})
 
@@ -294,6 +307,7 @@ def guard(name: str, after: Any, **options: Any) -> StageSpec:
         ([spec("tts", stream_from="check")], ["tts", "check"]),
         ([spec("mic"), spec("below", "llm", stream_from="mic")], ["below", "mic"]),
         ([spec("below", "llm"), spec("tts", stream_from="below")], ["tts", "below"]),
+        ([spec("mic"), spec("end", ("llm", "check"), stream_from="mic")], ["end", "mic"]),
     ],
 )
 def test_streams_keep_away_from_what_a_guard_repeats(
