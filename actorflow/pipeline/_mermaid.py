@@ -29,7 +29,15 @@ _ARROWS: Final[Mapping[ArrowStyle, str]] = {
     "retry": "-. retry .->",
 }
 
-_ESCAPES: Final = {'"': "#quot;", "\n": "<br/>", "<": "#lt;", "#": "#35;", "&": "#amp;"}
+_ESCAPES: Final = {
+    '"': "#quot;",
+    "\n": "<br/>",
+    "<": "#lt;",
+    "#": "#35;",
+    "&": "#amp;",
+    "`": "#96;",
+    "\\": "#92;",
+}
 
 
 def to_mermaid(
@@ -73,7 +81,7 @@ def _on_arrow(arrow: Arrow) -> str:
 
 def _escaped(text: str) -> str:
     # `#` and `&` mean themselves unless a name and a semicolon follow.
-    return re.sub(r'["\n<]|[#&](?=#?\w+;)', lambda found: _ESCAPES[found[0]], text)
+    return re.sub(r'["\n<`\\]|[#&](?=#?\w+;)', lambda found: _ESCAPES[found[0]], text)
 
 
 def _yaml(title: str) -> str:

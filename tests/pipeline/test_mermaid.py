@@ -110,7 +110,16 @@ def test_the_kind_gives_the_shape(kind: str, shape: str) -> None:
 
 @pytest.mark.spec("20.14.2")
 def test_names_are_shown_as_they_are() -> None:
-    names = ['say "hi"', "two\nlines", "a<b>", "#35;", "&lt;", "stage #1 & more", "(x) [y] {z} |"]
+    names = [
+        'say "hi"',
+        "two\nlines",
+        "a<b>",
+        "#35;",
+        "&lt;",
+        "stage #1 & more",
+        "(x) [y] {z} |",
+        r"`C:\n`",
+    ]
 
     drawn = body(to_mermaid(pipeline(*map(declared, names))))
 
@@ -122,6 +131,7 @@ def test_names_are_shown_as_they_are() -> None:
         '["#amp;lt;"]',
         '["stage #1 & more"]',
         '["(x) [y] {z} |"]',
+        '["#96;C:#92;n#96;"]',
     ]
 
 
