@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._seeded import run_seeded as run_seeded
 from ._sinks import (
     CatalogueViolation as CatalogueViolation,
     RecordedEvent as RecordedEvent,
