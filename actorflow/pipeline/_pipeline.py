@@ -265,9 +265,6 @@ class Pipeline:
         check_keywords("build()", options, _GRAPH_KEYWORDS)
         own = _picked(options, _PIPELINE_KEYWORDS)
         others = _picked(options, _GRAPH_KEYWORDS - _PIPELINE_KEYWORDS)
-        if others.get("wide_event_emitter") is not None:
-            # Who brings an emitter wants it to be used, unless they say otherwise.
-            others = {"emit_stage_wide_events": True, "emit_pipeline_wide_event": True, **others}
         return (self.with_options(**own) if own else self), others
 
     async def run(self, source: Source = None, /, **options: Unpack[StartKeywords]) -> RunResults:

@@ -432,38 +432,6 @@ def test_build_may_change_options_of_the_pipeline(engine: RecordingEngine) -> No
     assert pipeline.max_concurrency == 2
 
 
-@pytest.mark.parametrize(
-    ("given", "handed_on"),
-    [
-        ({}, {}),
-        ({"wide_event_emitter": None}, {"wide_event_emitter": None}),
-        (
-            {"wide_event_emitter": "emitter"},
-            {
-                "wide_event_emitter": "emitter",
-                "emit_stage_wide_events": True,
-                "emit_pipeline_wide_event": True,
-            },
-        ),
-        (
-            {"wide_event_emitter": "emitter", "emit_stage_wide_events": False},
-            {
-                "wide_event_emitter": "emitter",
-                "emit_stage_wide_events": False,
-                "emit_pipeline_wide_event": True,
-            },
-        ),
-        ({"emit_stage_wide_events": True}, {"emit_stage_wide_events": True}),
-    ],
-)
-def test_emitter_switches_wide_events_on(
-    engine: RecordingEngine, given: dict[str, Any], handed_on: dict[str, Any]
-) -> None:
-    graph: Any = Pipeline.from_stages(spec("a")).build(**given)
-
-    assert graph.options == handed_on
-
-
 @pytest.mark.spec("20.5.6")
 def test_builder_builds_like_its_pipeline(engine: RecordingEngine) -> None:
     builder = PipelineBuilder("voice", [spec("a")])
