@@ -165,7 +165,9 @@ async def test_left_scopes_and_waits_leave_nothing_on_the_token() -> None:
     assert not token._callbacks
 
 
-def test_cancelling_after_the_run_of_a_waiter_has_ended_does_nothing() -> None:
+def test_cancelling_after_the_run_of_a_waiter_has_ended_does_nothing(
+    logged: list[EventDict],
+) -> None:
     token = CancellationToken()
     wakeups = ExitStack()
 
@@ -178,6 +180,7 @@ def test_cancelling_after_the_run_of_a_waiter_has_ended_does_nothing() -> None:
     token.cancel()
 
     assert token.is_cancelled
+    assert logged == []
 
 
 @pytest.mark.spec("30.10.3")
@@ -323,6 +326,22 @@ async def test_each_cleanup_has_an_equal_share_of_the_time(autojump_clock: MockC
         ("slow", TimeoutError, "Cleanup timed out: slow")
     ]
     assert trio.current_time() - start == pytest.approx(9.9)
+
+
+@pytest.mark.spec("30.10.5")
+async def test_cleanup_keeps_its_share_when_another_has_used_all_the_time(
+    mock_clock: MockClock,
+) -> None:
+    mock_clock.autojump_threshold = 0
+    recorder = Recorder()
+    registry = CleanupRegistry()
+    registry.register(recorder.taking("first", 4))
+    registry.register(partial(mock_clock.jump, 20), name="blocking")
+
+    completed, failed = await registry.run_all(timeout=10)
+
+    assert recorder.calls == ["first"]
+    assert (len(completed), failed) == (2, [])
 
 
 @pytest.mark.spec("30.10.5")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timezone
@@ -22,6 +23,20 @@ from actorflow.model import StageArtifact, StageEvent, StageOutput
 from actorflow.stages import ContextBag, OutputBag
 
 NAMES = st.sampled_from(["a", "b", "c"])
+
+
+class Slow(str):
+    """A key that lets other threads in whenever a dict looks at it."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        time.sleep(0)
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        time.sleep(0)
+        return super().__eq__(other)
 
 
 def many_at_once(act: Callable[[int], object], number: int = 32) -> list[object]:
@@ -75,7 +90,7 @@ def test_only_the_writer_may_replace_its_value() -> None:
 def test_of_many_writing_threads_one_wins() -> None:
     bag = ContextBag()
 
-    outcomes = many_at_once(lambda index: bag.write_sync("key", index, f"stage {index}"))
+    outcomes = many_at_once(lambda index: bag.write_sync(Slow("key"), index, f"stage {index}"))
 
     assert outcomes.count(None) == 1
     winner = outcomes.index(None)
@@ -179,6 +194,22 @@ def test_discarding_a_writer_forgets_its_keys_only() -> None:
     bag.write_sync("a", 4, "second")
 
 
+@pytest.mark.spec("10.14.3")
+def test_discarding_loses_nothing_that_is_written_meanwhile() -> None:
+    bag = ContextBag()
+    bag.write_sync(Slow("first"), 0, "stage")
+
+    def act(index: int) -> None:
+        if index % 2:
+            bag.discard_writer("somebody else")
+        else:
+            bag.write_sync(Slow(index), index, "stage")
+
+    many_at_once(act)
+
+    assert len(bag) == 17
+
+
 @pytest.mark.parametrize(
     ("key", "stage", "error", "argument"),
     [
@@ -273,8 +304,8 @@ def test_history_holds_a_hundred_attempts_unless_told_otherwise() -> None:
 def test_of_many_threads_one_records_and_nothing_is_lost() -> None:
     bag = OutputBag()
 
-    first = many_at_once(lambda n: bag.write_sync("one", StageOutput.ok(n=n)))
-    many_at_once(lambda n: bag.write_sync("all", StageOutput.ok(n=n), allow_overwrite=True))
+    first = many_at_once(lambda n: bag.write_sync(Slow("one"), StageOutput.ok(n=n)))
+    many_at_once(lambda n: bag.write_sync(Slow("all"), StageOutput.ok(n=n), allow_overwrite=True))
 
     assert sum(isinstance(outcome, OutputConflictError) for outcome in first) == 31
     assert [entry.attempt for entry in bag.history("all")] == list(range(1, 33))
@@ -333,7 +364,7 @@ def test_values_of_outputs_are_read_by_stage_and_key() -> None:
 @pytest.mark.spec("10.15.5")
 async def test_entries_are_written_as_json(mock_clock: MockClock) -> None:
     bag = OutputBag()
-    failed = StageOutput.fail("broken", {"at": {1, 2}}).with_duration(2.5)
+    failed = StageOutput.fail("broken", {"at": {1, 2}, "place": 1 + 2j}).with_duration(2.5)
     bag.write_sync("a", failed)
     entry = bag.write_sync(
         "b",
@@ -351,7 +382,7 @@ async def test_entries_are_written_as_json(mock_clock: MockClock) -> None:
         "attempt": 2,
         "timestamp": entry.timestamp.isoformat(),
         "status": "fail",
-        "data": {"at": [1, 2]},
+        "data": {"at": [1, 2], "place": "(1+2j)"},
         "error": "broken",
         "duration_ms": 2.5,
         "artifacts_count": 0,
