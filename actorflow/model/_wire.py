@@ -7,6 +7,7 @@ containers, extensions and snapshots.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any, Final
 
 import cattrs
@@ -77,13 +78,15 @@ def _type_of(extension: object) -> ExtensionType:
     return default_extension_registry.by_type(kind) or ExtensionType(kind.__name__, kind)
 
 
-def _write_extensions(extensions: Any, write: Writer) -> tuple[Any, str | None]:
-    """The JSON, and the name that goes beside it."""
+def _extensions_type(extensions: Any) -> str | None:
     if extensions is None:
-        return None, None
+        return None
+    return _type_of(extensions).name if is_bundle(extensions) else "dict"
+
+
+def _write_extensions(extensions: Any, write: Writer) -> Any:
     if is_bundle(extensions):
-        kind = _type_of(extensions)
-        return kind.write(extensions), kind.name
+        return _type_of(extensions).write(extensions)
     written = {}
     for key, extension in extensions.items():
         try:
@@ -91,7 +94,7 @@ def _write_extensions(extensions: Any, write: Writer) -> tuple[Any, str | None]:
         except WireFormatError as error:
             error.path = join_path(key, error.path)
             raise
-    return written, "dict"
+    return written
 
 
 def _write_in_mapping(key: str, extension: Any, write: Writer) -> Any:
@@ -180,10 +183,9 @@ def _snapshots(converter: cattrs.Converter) -> None:
     def write(snapshot: ContextSnapshot[Any]) -> dict[str, Any]:
         written: dict[str, Any] = {}
         for key, item in write_fields(snapshot).items():
+            written[key] = item
             if key == "extensions":
-                written["extensions"], written["extensions_type"] = item
-            else:
-                written[key] = item
+                written["extensions_type"] = _extensions_type(snapshot.extensions)
         for group, names in _FLAT.items():
             fields = written[group] or _NOTHING[group]()
             written.update((name, fields[name]) for name in names)
@@ -198,11 +200,14 @@ def _snapshots(converter: cattrs.Converter) -> None:
     def read(data: Any, type_: Any) -> Any:
         if not isinstance(data, Mapping):
             raise WireFormatError("", data, "a mapping of the fields of ContextSnapshot")
+        name = data.get("extensions_type")
+        if not isinstance(name, (str, NoneType)):
+            raise WireFormatError("extensions_type", name, "a string or null")
         fields = _groups(data)
         for key, item in data.items():
             if key not in _NO_FIELDS and (key, item) != ("run_id", None):
                 fields[key] = item
-        fields["extensions"] = data.get("extensions"), data.get("extensions_type")
+        fields["extensions"] = data.get("extensions"), name
         return read_fields(fields, type_)
 
     converter.register_unstructure_hook(ContextSnapshot, write)
