@@ -85,9 +85,6 @@ def _escaped(text: str) -> str:
 
 
 def _yaml(title: str) -> str:
-    plain = re.fullmatch(r"[A-Za-z][\w .+-]*\w", title)
-    return (
-        title
-        if plain and title not in {"true", "false", "null"}
-        else json.dumps(title, ensure_ascii=False)
-    )
+    plain = re.fullmatch(r"[A-Za-z]([\w .+-]*\w)?", title)
+    quoted = not plain or title in {"true", "false", "null"}
+    return json.dumps(title, ensure_ascii=False) if quoted else title

@@ -65,6 +65,7 @@ def test_title_can_be_left_out() -> None:
     ("name", "line"),
     [
         ("voice", "title: voice"),
+        ("a", "title: a"),
         ("left+right 2", "title: left+right 2"),
         ("a: b", 'title: "a: b"'),
         ("true", 'title: "true"'),
