@@ -204,8 +204,7 @@ class OutputBag:
 
     def history(self, stage_name: str) -> tuple[OutputEntry, ...]:
         """Every kept entry of a stage, oldest first; the last one is the newest."""
-        with self._lock:
-            return tuple(self._history.get(stage_name, ()))
+        return tuple(self._history.get(stage_name, ()))
 
     def get_attempt_count(self, stage_name: str) -> int:
         """The number of the newest attempt; 0 if there is none."""
