@@ -404,9 +404,14 @@ def test_file_is_imported_under_a_private_name(tmp_path: Path) -> None:
 
 def test_file_imports_its_neighbours_and_leaves_the_path_alone(lint: Lint) -> None:
     path = list(sys.path)
-    uses = "from sound_neighbour import voice"
+    neighbour = SOUND + "\ndef make_pipeline(): ...\n"
 
-    assert lint("uses.py", uses=uses, sound_neighbour=SOUND)[0] == 0
+    code, out, _ = lint(
+        "uses.py", "-v", uses="from neighbour import make_pipeline, voice", neighbour=neighbour
+    )
+
+    # A function belongs to the module it was written in.
+    assert (code, out) == (0, "no problems in 2 stages with 1 edge\n")
     assert lint("clears.py", clears="import sys\nsys.path.pop(0)\n" + SOUND)[0] == 0
     assert sys.path == path
 
