@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from ._analytics import AnalyticsEvent as AnalyticsEvent, AnalyticsExporter as AnalyticsExporter
+from ._backlog import wait_for_event_sink_tasks as wait_for_event_sink_tasks
+from ._backpressure import (
+    BackpressureAwareEventSink as BackpressureAwareEventSink,
+    DrainReport as DrainReport,
+    SinkStatistics as SinkStatistics,
+)
 from ._bound import (
     BoundEventSink as BoundEventSink,
     EventCounter as EventCounter,

@@ -47,7 +47,7 @@ class BudgetedLog:
         self._message = message
         self._budget = LogBudget()
 
-    def write(self, error: BaseException | None = None, **extra: object) -> None:
+    def write(self, cause: BaseException | None = None, /, **extra: object) -> None:
         """Write a record with these extra keys, or count it."""
         suppressed = self._budget.spend(clock.monotonic())
         if suppressed is not None:
@@ -55,7 +55,7 @@ class BudgetedLog:
                 self._level,
                 self._message,
                 extra={**extra, "suppressed": suppressed},
-                exc_info=error,
+                exc_info=cause,
             )
 
     def settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import isawaitable
 from typing import Any, Protocol, final, runtime_checkable
 
 from actorflow.errors import InvalidEventSinkError
@@ -145,6 +146,10 @@ async def flush_sink(sink: EventSink) -> None:
 
 
 async def close_sink(sink: EventSink) -> None:
-    """Close a sink that can be closed."""
+    """Close a sink that can be closed, by `aclose()` or else by `close()`."""
     if hasattr(sink, "aclose"):
         await sink.aclose()
+    elif hasattr(sink, "close"):
+        closing = sink.close()
+        if isawaitable(closing):
+            await closing
