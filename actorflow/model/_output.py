@@ -56,6 +56,7 @@ def _as_events(value: Sequence[StageEvent]) -> tuple[StageEvent, ...]:
 
 
 _MAY_BE_RETRYABLE: Final = frozenset({StageStatus.FAIL, StageStatus.RETRY})
+_REASON_IN_DATA: Final = {StageStatus.SKIP: "reason", StageStatus.CANCEL: "cancel_reason"}
 
 
 @final
@@ -120,7 +121,7 @@ class StageOutput(Value):
         version: str | None = None,
     ) -> StageOutput:
         """There was nothing to do; what depends on the stage is skipped too."""
-        said = {"reason": reason, **_mapping("data", data)}
+        said = {_REASON_IN_DATA[StageStatus.SKIP]: reason, **_mapping("data", data)}
         return cls(StageStatus.SKIP, said, metadata=_or_empty(metadata), version=version)
 
     @classmethod
@@ -133,7 +134,7 @@ class StageOutput(Value):
         version: str | None = None,
     ) -> StageOutput:
         """The whole run should end here, without an error."""
-        said = {"cancel_reason": reason, **_mapping("data", data)}
+        said = {_REASON_IN_DATA[StageStatus.CANCEL]: reason, **_mapping("data", data)}
         return cls(StageStatus.CANCEL, said, metadata=_or_empty(metadata), version=version)
 
     @classmethod
@@ -201,15 +202,11 @@ class StageOutput(Value):
     @property
     def reason(self) -> str:
         """Why the stage did not simply work; empty for OK."""
-        match self.status:
-            case StageStatus.OK:
-                return ""
-            case StageStatus.SKIP:
-                return str(self.data.get("reason", ""))
-            case StageStatus.CANCEL:
-                return str(self.data.get("cancel_reason", ""))
-            case StageStatus.FAIL | StageStatus.RETRY:
-                return self.error or ""
+        if self.status is StageStatus.OK:
+            return ""
+        if self.status in _REASON_IN_DATA:
+            return str(self.data.get(_REASON_IN_DATA[self.status], ""))
+        return self.error or ""
 
     def with_duration(self, ms: float) -> StageOutput:
         """The same output that took `ms` milliseconds."""
