@@ -11,6 +11,7 @@ from ._failures import (
 )
 from ._graph import UnifiedStageGraph as UnifiedStageGraph
 from ._handle import RunHandle as RunHandle
+from ._legacy import StageGraph as StageGraph
 from ._results import FailureRecord as FailureRecord, PipelineResults as PipelineResults
 from ._stage_life import StageState as StageState
 from ._status import RunPhase as RunPhase, RunStatus as RunStatus

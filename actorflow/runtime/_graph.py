@@ -22,7 +22,7 @@ from ._stage_actor import caller_of
 if TYPE_CHECKING:
     from actorflow.cancellation import CancellationToken
     from actorflow.events import EventSink
-    from actorflow.pipeline import GuardRetryPolicy, StageSpec, Wiring
+    from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy, StageSpec, Wiring
     from actorflow.stages import StageContext
 
     from ._intake import Source
@@ -99,6 +99,11 @@ class UnifiedStageGraph:
         return self.wiring.specs
 
     @property
+    def guard_retry_strategy(self) -> GuardRetryStrategy | None:
+        """The policies of the guards."""
+        return self.options.guard_retry_strategy
+
+    @property
     def stage_names(self) -> tuple[str, ...]:
         """The names in declaration order."""
         return tuple(self.wiring.index)
@@ -123,6 +128,12 @@ class UnifiedStageGraph:
 
     def _names(self, numbers: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.specs[number].name for number in numbers)
+
+    def to_mermaid(
+        self, *, direction: str = "TD", results: object = None, title: bool = True
+    ) -> str:
+        """A Mermaid flowchart of the stages."""
+        return to_mermaid(self, direction=direction, results=results, title=title)
 
     # Running
 
@@ -198,5 +209,5 @@ def _why_left(error: BaseException) -> str:
     return f"block left by {type(error).__name__}"
 
 
-def _unless(said: bool | None, otherwise: bool) -> bool:  # noqa: FBT001
+def _unless(said: bool | None, otherwise: bool) -> bool:
     return otherwise if said is None else said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
 from typing import Generic, TypeVar, final
 
 import trio
@@ -23,7 +21,7 @@ class Lane(Generic[T]):
     __slots__ = ("_reader", "_reports")
 
     def __init__(self) -> None:
-        self._reports: deque[T] = deque()
+        self._reports: list[T] = []
         self._reader: trio.lowlevel.Task | None = None
 
     def put(self, report: T) -> None:
@@ -46,7 +44,7 @@ class Lane(Generic[T]):
         self._reader = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def take(self) -> Iterator[T]:
-        """Yield and remove what is there, also what is added meanwhile."""
-        while self._reports:
-            yield self._reports.popleft()
+    def take(self) -> list[T]:
+        """Remove and return what is there."""
+        taken, self._reports = self._reports, []
+        return taken

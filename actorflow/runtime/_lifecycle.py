@@ -146,17 +146,14 @@ class Lifecycle:
         self._record(logging.DEBUG, "stage_started", stage=spec.name, attempt=attempt)
 
     def stage_settled(self, spec: StageSpec, settle: Settle, result: StageResult) -> None:
-        """Report the end of an attempt; one that was cut off before its start leaves no trace."""
+        """Report the end of an attempt."""
         end, output = settle.end, settle.output
-        if end is None or end.output is None:
-            if end is None:
-                self._stage_skipped(spec, output, None)
-            elif end.was_called:
-                # Without an output the run was stopped, otherwise a repetition replaces it.
-                error = output.reason if output else PIPELINE_CANCELED
-                self._stage_failed(spec, settle.attempt, end, "cancel", error)
-            else:
-                return
+        if end is None:
+            self._stage_skipped(spec, output, None)
+        elif end.output is None:
+            # With an output, the stage will be repeated; otherwise the run is stopped.
+            error = output.reason if output else PIPELINE_CANCELED
+            self._stage_failed(spec, settle.attempt, end, "cancel", error)
         else:
             self._stage_ended(spec, settle.attempt, end, end.output)
         if self._stage_wide is not None:
@@ -176,9 +173,7 @@ class Lifecycle:
             case status:
                 self._stage_completed(spec, attempt, end, str(status))
 
-    def _stage_completed(
-        self, spec: StageSpec, attempt: int, end: StageEnd, status: str
-    ) -> None:
+    def _stage_completed(self, spec: StageSpec, attempt: int, end: StageEnd, status: str) -> None:
         if self._takes("stage.completed"):
             data = _about_call(spec, attempt, end, status)
             self._sink.try_emit(type="stage.completed", data=data)

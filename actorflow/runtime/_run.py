@@ -265,7 +265,9 @@ class Run:
     async def _collect_reports(self) -> None:
         while not self._state.is_over:
             await self._lane.wait()
-            for call, end in self._lane.take():
+            # trio wakes tasks that are due at the same time in any order. What they
+            # report must not depend on that, or no run could be repeated.
+            for call, end in sorted(self._lane.take(), key=_by_number):
                 if end is None:
                     commands = self._state.called(call.number, trio.current_time())
                 else:
@@ -362,6 +364,10 @@ class Run:
         scope = trio.CancelScope() if needs_scope else None
         call = StageCall(self, order.stage, order.attempt, order.feedback, scope)
         self._calls[order.stage] = call
+        # Here and not in the task, because tasks begin in any order.
+        self._lifecycle.stage_started(call.spec, order.attempt)
+        if self.graph.wiring.consumers[order.stage]:
+            self._lane.put((call, None))
         self._nursery.start_soon(call.live, name=call.spec.name)
 
     def _interrupt_all(self) -> None:
@@ -416,12 +422,6 @@ class Run:
 
     # What stage calls need
 
-    def stage_called(self, call: StageCall) -> None:
-        """A stage is about to be called for the first time in this attempt."""
-        self._lifecycle.stage_started(call.spec, call.attempt)
-        if self.graph.wiring.consumers[call.number]:
-            self._lane.put((call, None))
-
     def report_end(self, call: StageCall, end: StageEnd) -> None:
         """The call of a stage is over."""
         self._lane.put((call, end))
@@ -463,9 +463,13 @@ class Run:
 
     def _describe(self) -> ActorInfo:
         name = f"run {self.pipeline_name} {self.context.pipeline_run_id}"
-        return _info(name, name, tuple(
-            _info(call.spec.name, f"{name}/{call.spec.name}") for call in self._calls.values()
-        ))
+        return _info(
+            name,
+            name,
+            tuple(
+                _info(call.spec.name, f"{name}/{call.spec.name}") for call in self._calls.values()
+            ),
+        )
 
 
 def _info(name: str, path: str, children: tuple[ActorInfo, ...] = ()) -> ActorInfo:
@@ -478,6 +482,10 @@ def _info(name: str, path: str, children: tuple[ActorInfo, ...] = ()) -> ActorIn
         is_supervisor=True,
         children=children,
     )
+
+
+def _by_number(report: _Report) -> int:
+    return report[0].number
 
 
 @contextmanager

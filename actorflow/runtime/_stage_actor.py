@@ -87,7 +87,6 @@ class StageCall:
         "number",
         "scope",
         "spec",
-        "was_called",
     )
 
     def __init__(
@@ -105,7 +104,6 @@ class StageCall:
         self.guard_feedback = feedback
         # Only a stage that may be interrupted while its run goes on has one.
         self.scope = scope
-        self.was_called = False
         self._begun_at = 0.0
         self._started_at = 0.0
         self._tries = 0
@@ -150,9 +148,6 @@ class StageCall:
     async def _try(self) -> StageOutput:
         self._tries += 1
         ctx = self._run.context_of(self, self._tries)
-        if not self.was_called:
-            self.was_called = True
-            self._run.stage_called(self)
         limit = self._limit()
         if limit == math.inf:
             return await self._output(ctx)
@@ -240,7 +235,7 @@ class StageCall:
         return StageEnd(
             output and output.with_duration(duration_ms),
             failure,
-            was_called=self.was_called,
+            was_called=True,
             started_at=self._started_at,
             duration_ms=duration_ms,
             tries=self._tries,

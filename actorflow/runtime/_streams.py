@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, final
 
-import attrs
 import trio
 
 from actorflow.errors import (

@@ -8,7 +8,7 @@ import pytest
 
 from actorflow.errors import StageNotFoundError, StageNotOkError
 from actorflow.model import StageOutput
-from actorflow.runtime._results import FailureRecord, PipelineResults
+from actorflow.runtime import FailureRecord, PipelineResults
 from actorflow.stages import StageResult
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)

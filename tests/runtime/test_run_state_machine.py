@@ -229,7 +229,9 @@ class RunMachine(RuleBasedStateMachine):
         self.carry_out(self.state.ended(self.names.index(name), end, self.now))
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), outcome=st.sampled_from(["ok", "ok", "ok", "skip", "hint", "fail", "fail"]))
+    @rule(
+        data=st.data(), outcome=st.sampled_from(["ok", "ok", "ok", "skip", "hint", "fail", "fail"])
+    )
     def a_stage_ends(self, data: st.DataObject, outcome: str) -> None:
         name = data.draw(st.sampled_from(sorted(self.running)))
         match outcome:
