@@ -313,7 +313,6 @@ def test_unknown_kind_is_refused_with_the_known_ones() -> None:
     assert "transform, enrich, route, guard, work, agent" in str(error)
 
 
-@pytest.mark.spec("20.8.2")
 @pytest.mark.parametrize(
     "when",
     [
