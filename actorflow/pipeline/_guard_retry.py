@@ -67,9 +67,7 @@ class GuardRetryPolicy:
 class GuardRetryStrategy:
     """The policies of a pipeline's guards by name."""
 
-    policies: Mapping[str, GuardRetryPolicy] = attrs.field(
-        factory=FrozenDict, converter=FrozenDict
-    )
+    policies: Mapping[str, GuardRetryPolicy] = attrs.field(factory=FrozenDict, converter=FrozenDict)
 
     def get_policy(self, guard: str) -> GuardRetryPolicy | None:
         """The policy of a guard, if it has one."""
@@ -81,12 +79,14 @@ class GuardRetryStrategy:
         Raises:
           PipelineValidationError: `CONTRACT-004-GUARD_RETRY` with the first that cannot.
         """
-        for problem in self._problems({spec.name: spec for spec in specs}):
+        for problem in self.problems(specs):
             raise problem
 
-    def _problems(self, specs: Mapping[str, StageSpec]) -> Iterator[PipelineValidationError]:
+    def problems(self, specs: Sequence[StageSpec]) -> Iterator[PipelineValidationError]:
+        """One error for each policy that cannot work with these stages."""
+        by_name = {spec.name: spec for spec in specs}
         for guard, policy in self.policies.items():
-            why = _why_not(guard, policy.retry_stage, specs)
+            why = _why_not(guard, policy.retry_stage, by_name)
             if why is not None:
                 yield contract_error(
                     "GUARD_RETRY",

@@ -247,10 +247,15 @@ def _retry_side_effects(
     if len(groups) < len(edges):
         # In a ring everything is below everything, so the answer would mean nothing.
         return
+    working = [
+        (guard, policy)
+        for guard, policy in policies.items()
+        if guard in by_name and by_name[guard].kind is StageKind.GUARD
+    ]
     # A bit for each policy, so that one pass over the edges answers for all of
     # them: whether a stage is below the retry stage, and below the guard.
     begins, ends = Counter[str](), Counter[str]()
-    for number, (guard, policy) in enumerate(policies.items()):
+    for number, (guard, policy) in enumerate(working):
         begins[policy.retry_stage] |= 1 << number
         ends[guard] |= 1 << number
     repeated, approved = Counter[str](), Counter[str]()
@@ -261,7 +266,7 @@ def _retry_side_effects(
         exposed = repeated[name] & ~approved[name]
         if not exposed or by_name[name].kind is not StageKind.WORK:
             continue
-        for number, (guard, policy) in enumerate(policies.items()):
+        for number, (guard, policy) in enumerate(working):
             if exposed >> number & 1:
                 yield _issue(
                     name,

@@ -87,7 +87,7 @@ def find_problems(
         *branch_problems(specs),
         *_input_problems(specs, by_name),
         # The strategy looks at streams as well, and would report the same once more.
-        *(() if repeated_streams else _guard_retry_problems(specs, strategy)),
+        *(() if repeated_streams or strategy is None else strategy.problems(specs)),
     ]
 
 
@@ -352,14 +352,3 @@ def _cannot_come(declared: str, spec: StageSpec, known: Mapping[str, Sequence[st
     # A stage that declares no outputs may leave anything, one that is missing likewise.
     candidates = spec.dependencies if name is None else (name,)
     return all(known.get(candidate) and key not in known[candidate] for candidate in candidates)
-
-
-def _guard_retry_problems(
-    specs: Sequence[StageSpec], strategy: GuardRetryStrategy | None
-) -> Iterator[PipelineValidationError]:
-    if strategy is None:
-        return
-    try:
-        strategy.validate(specs)
-    except PipelineValidationError as error:
-        yield error

@@ -351,6 +351,21 @@ def test_work_must_wait_for_every_guard_of_the_retry_stage() -> None:
     ]
 
 
+@pytest.mark.spec("20.13.1")
+def test_every_policy_that_cannot_work_is_reported() -> None:
+    pipeline = retrying(
+        spec("draft"),
+        spec("mail", "draft", kind="work"),
+        nobody="draft",
+        mail="draft",
+    )
+
+    assert [(code, name) for _, code, name in summary(pipeline.lint())] == [
+        ("GUARD_RETRY", "nobody"),
+        ("GUARD_RETRY", "mail"),
+    ]
+
+
 @pytest.mark.spec("20.13.9")
 def test_in_a_ring_nothing_is_said_about_side_effects() -> None:
     pipeline = retrying(
