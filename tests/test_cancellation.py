@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -130,6 +131,26 @@ async def test_token_may_be_cancelled_from_any_thread() -> None:
     assert sorted(woken) == ["scope", "waiter"]
     assert callers == thread != [threading.get_ident()]
     assert token.reason == "from a thread"
+
+
+@pytest.mark.spec("30.10.1", "30.10.2", "30.10.3")
+def test_each_callback_runs_once_whoever_cancels_meanwhile() -> None:
+    token = CancellationToken()
+    calls: list[int] = []
+    barrier = threading.Barrier(16)
+
+    def register_and_cancel(number: int) -> None:
+        barrier.wait()
+        for index in range(50):
+            token.on_cancel(partial(calls.append, number * 50 + index))
+            if index == 25:
+                token.cancel(f"by {number}")
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(register_and_cancel, range(16)))
+
+    assert sorted(calls) == list(range(800))
+    assert token.reason in {f"by {number}" for number in range(16)}
 
 
 @pytest.mark.spec("30.10.3")
@@ -652,6 +673,22 @@ async def test_group_in_a_cancelled_scope_leaves_no_coroutine_unawaited() -> Non
 
     assert scope.cancelled_caught
     assert started == ["yes"]
+
+
+async def test_interrupt_in_a_task_ends_the_group_after_its_cleanups() -> None:
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    cleaned: list[str] = []
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with StructuredTaskGroup() as group:
+            group.cleanup_registry.register(partial(cleaned.append, "yes"))
+            other = group.create_task(trio.sleep_forever)
+            group.create_task(interrupt)
+
+    assert caught.group_contains(KeyboardInterrupt)
+    assert cleaned == ["yes"]
+    assert other.done
 
 
 async def test_cancelling_the_token_ends_a_group_quietly() -> None:
