@@ -141,7 +141,11 @@ class SupervisorCell(Cell):
         with unwrapped():
             async with trio.open_nursery(strict_exception_groups=True) as nursery:
                 self._nursery = nursery
-                failure = await self._supervise()
+                try:
+                    failure = await self._supervise()
+                finally:
+                    # Killed, it may still wait for its children, but takes none.
+                    self._nursery = None
         if failure is not None:
             raise failure
 
