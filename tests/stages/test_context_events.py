@@ -108,7 +108,7 @@ def test_contexts_pass_and_mappings_are_adapted() -> None:
 # 10.10
 
 
-@pytest.mark.spec("10.10.1", "10.10.3")
+@pytest.mark.spec("10.10.1", "10.10.3", "10.12.6")
 @pytest.mark.parametrize("index", [0, 1, 2])
 async def test_event_carries_who_and_when(index: int, mock_clock: MockClock) -> None:
     sink = RecordingEventSink()
