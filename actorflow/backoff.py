@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from random import Random
-from typing import Final, Never
+from typing import Final, Never, final
 
 from actorflow.errors import InvalidArgumentError
 
@@ -17,6 +17,7 @@ class _Choice(StrEnum):
         raise InvalidArgumentError(cls.__name__, value, "one of " + ", ".join(cls))
 
 
+@final
 class BackoffStrategy(_Choice):
     """How the delay grows from try to try."""
 
@@ -25,6 +26,7 @@ class BackoffStrategy(_Choice):
     CONSTANT = "constant"
 
 
+@final
 class JitterStrategy(_Choice):
     """How the delay is spread, so that many callers do not come back at once."""
 

@@ -42,7 +42,7 @@ from actorflow.errors import (
     WireFormatError,
 )
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 Configure = Callable[[cattrs.Converter], None]
 """Registers the hooks of a package on a cattrs converter."""
@@ -113,7 +113,7 @@ class JsonConverter:
             if token is not None:
                 _default.reset(token)
 
-    def structure(self, data: object, type_: type[T], *, strict: bool = False) -> T:
+    def structure(self, data: object, type_: type[_T], *, strict: bool = False) -> _T:
         """The value of type `type_` that `data` describes.
 
         `type_` itself is not asked for its `from_dict`, so that may call this.
@@ -128,7 +128,7 @@ class JsonConverter:
         read = self._readers.get((type_, strict)) or self._reader(type_, strict)
         # Reading runs constructors and hooks of any class, so anything may come.
         try:
-            return cast("T", read(data, type_))
+            return cast("_T", read(data, type_))
         except Exception as error:
             raise _located(error, data) from error
 

@@ -30,9 +30,6 @@ _VARIANT: Final = 0b10 << _LOW_BITS
 _START_BITS: Final = _FREE_BITS - 1
 _STEP_BITS: Final = 32
 
-Bits = Callable[[int], int]
-"""Gives a random number of so many bits."""
-
 
 def _system_bits(count: int) -> int:
     # From the system every time: a seeded generator would give a forked child
@@ -44,7 +41,7 @@ def _system_bits(count: int) -> int:
 class _Sequence:
     """Ids of which each is greater than the one before, whatever the clock does."""
 
-    def __init__(self, bits: Bits, now_ms: Callable[[], int]) -> None:
+    def __init__(self, bits: Callable[[int], int], now_ms: Callable[[], int]) -> None:
         self.bits: Final = bits
         self._now_ms: Final = now_ms
         self._lock: Final = threading.Lock()
