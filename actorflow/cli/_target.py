@@ -17,13 +17,15 @@ from typing import Any, Final, TypeVar, final
 import attrs
 
 from actorflow.errors import TargetError
-from actorflow.pipeline import FluentPipelineBuilder, PipelineBuilder
+from actorflow.pipeline import FluentPipelineBuilder, Pipeline, PipelineBuilder
+from actorflow.runtime import StageGraph, UnifiedStageGraph
 
 _T = TypeVar("_T")
 UNUSABLE: Final = 2
 """Exit code for a target that cannot be used."""
 
 PIPELINES: Final = "a Pipeline, a PipelineBuilder or a built graph"
+_WITH_STAGES: Final = (Pipeline, PipelineBuilder, UnifiedStageGraph, StageGraph)
 _DOTTED: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -126,12 +128,7 @@ def _as_pipeline(value: object) -> Any:
     """The value as something with stages, or None."""
     if isinstance(value, FluentPipelineBuilder):
         return value.builder
-    if isinstance(value, type):
-        return None
-    # Built graphs belong to the runtime; what they share with pipelines is that
-    # they can be drawn. The class is asked, because that runs no code of the value.
-    drawable = hasattr(type(value), "to_mermaid")
-    return value if drawable or isinstance(value, PipelineBuilder) else None
+    return value if isinstance(value, _WITH_STAGES) else None
 
 
 def _is_factory(value: object, module: ModuleType) -> bool:

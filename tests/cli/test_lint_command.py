@@ -333,10 +333,6 @@ from actorflow.pipeline import FluentPipelineBuilder, Pipeline, PipelineBuilder,
 
 async def idle(ctx): ...
 
-class Graph:
-    specs = (stage("in_graph", idle), stage("too", idle))
-    def to_mermaid(self): ...
-
 class Holder:
     held = Pipeline.from_stages(stage("held", idle), stage("too", idle))
 
@@ -348,7 +344,8 @@ first = Pipeline.from_stages(stage("in_first", idle), stage("too", idle))
 same = first
 builder = PipelineBuilder("b", [stage("in_builder", idle), stage("too", idle)])
 fluent = FluentPipelineBuilder().stage("in_fluent", idle).stage("too", idle)
-graph = Graph()
+graph = PipelineBuilder("g", [stage("in_graph", idle), stage("too", idle)]).build()
+old = PipelineBuilder("o", [stage("in_old", idle), stage("too", idle)]).build(legacy=True)
 _private = first.without_stage("too").with_stage("x", idle)
 shy = Shy()
 """
@@ -370,6 +367,8 @@ def test_every_pipeline_builder_and_graph_of_the_module_is_found_once(tmp_path: 
         "fluent.too",
         "graph.in_graph",
         "graph.too",
+        "old.in_old",
+        "old.too",
         "_private.in_first",
         "_private.x",
     ]
