@@ -41,6 +41,8 @@ Cleanup: TypeAlias = Callable[[], object]
 Work: TypeAlias = Coroutine[Any, Any, _T] | Callable[..., Coroutine[Any, Any, _T]]
 """A coroutine, or the async function that makes one."""
 
+_REQUESTED: Final = "Cancellation requested"
+
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger(__name__)
 
 
@@ -58,7 +60,8 @@ class CancellationToken:
     __slots__ = ("__weakref__", "_callbacks", "_lock", "_reason")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler may cancel while its own thread does.
+        self._lock = threading.RLock()
         self._reason: str | None = None
         self._callbacks: dict[object, Callable[[], object]] = {}
 
@@ -76,7 +79,7 @@ class CancellationToken:
         def pass_on() -> None:
             token = seen()
             if token is not None:
-                token.cancel(parent.reason or "")
+                token.cancel(parent.reason or _REQUESTED)
 
         parent._subscribe(key, pass_on)
         return child
@@ -90,12 +93,12 @@ class CancellationToken:
         """Why, in the words of the first call of `cancel`; None before it."""
         return self._reason
 
-    def cancel(self, reason: str = "") -> None:
+    def cancel(self, reason: str = _REQUESTED) -> None:
         """Ask for the end; only the first call counts."""
         with self._lock:
             if self._reason is not None:
                 return
-            self._reason = reason or "Cancellation requested"
+            self._reason = reason or _REQUESTED
             callbacks, self._callbacks = self._callbacks, {}
         # Outside the lock: callbacks are user code and may use the token.
         for callback in callbacks.values():

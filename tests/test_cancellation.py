@@ -153,6 +153,26 @@ def test_each_callback_runs_once_whoever_cancels_meanwhile() -> None:
     assert token.reason in {f"by {number}" for number in range(16)}
 
 
+def test_signal_handler_may_cancel_a_token_that_is_being_cancelled() -> None:
+    token = CancellationToken()
+
+    class Interrupted(str):
+        """A reason that is looked at just when the signal comes."""
+
+        __slots__ = ()
+
+        def __len__(self) -> int:
+            token.cancel("by the handler")
+            return super().__len__()
+
+    thread = threading.Thread(target=token.cancel, args=(Interrupted("first"),), daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+
+    assert not thread.is_alive()
+    assert token.is_cancelled
+
+
 @pytest.mark.spec("30.10.3")
 async def test_scopes_in_the_cancelling_run_are_cancelled_before_cancel_returns() -> None:
     token = CancellationToken()

@@ -166,7 +166,8 @@ class PipelineContext:
     _stage_metadata: dict[str, FrozenDict] = attrs.field(factory=dict, init=False)
     _metrics: dict[str, float] = attrs.field(factory=dict, init=False)
     _counter: EventCounter = attrs.field(factory=EventCounter, init=False)
-    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    # Reentrant, because a signal handler may cancel while its own thread does.
+    _lock: threading.RLock = attrs.field(factory=threading.RLock, init=False)
     _on_cancel: Callable[[str | None], object] | None = attrs.field(default=None, init=False)
     _has_run: bool = attrs.field(default=False, init=False)
 

@@ -33,6 +33,10 @@ class ReadOnlyData(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return read_only(self._data[key])
 
+    def __contains__(self, key: object) -> bool:
+        # The one of `Mapping` would copy the value to find out.
+        return key in self._data
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._data)
 

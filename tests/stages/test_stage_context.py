@@ -204,6 +204,7 @@ def test_data_is_a_live_view() -> None:
 
     assert data == {"n": 1}
     assert (list(data), len(data), data.get("x")) == (["n"], 1, None)
+    assert ("n" in data, "x" in data) == (True, False)
     assert repr(data) == "ReadOnlyData({'n': 1})"
 
 
