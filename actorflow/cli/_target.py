@@ -140,8 +140,9 @@ def _is_factory(value: object, module: ModuleType) -> bool:
     except TypeError:
         return False
     returned = value.__annotations__.get("return", "")
-    is_stage = hasattr(value, "__stage__")
-    return not is_stage and "pipeline" in f"{value.__name__} -> {returned}".lower()
+    words = re.findall(r"\w+", str(getattr(returned, "__name__", returned)))
+    promises = any(made.__name__ in words for made in (*_WITH_STAGES, FluentPipelineBuilder))
+    return (promises or "pipeline" in value.__name__) and not hasattr(value, "__stage__")
 
 
 def _guarded(target: Target, run: Callable[[], _T]) -> _T:

@@ -26,8 +26,9 @@ def analyze_stage_source(source: str) -> list[tuple[str, int]]:
     """The stages that a piece of Python reads by a literal name, each with its line.
 
     What counts are calls of `get_from`, `require_from`, `get_output` and
-    `has_output`. Reading `ctx.outputs` does not: it holds whatever the run has
-    produced so far and asks for no declaration.
+    `has_output` on `inputs` of something, or on a variable. Reading `ctx.outputs`
+    does not: it holds whatever the run has produced so far and asks for no
+    declaration.
 
     Raises:
       InvalidArgumentError: if `source` is no Python.
@@ -128,11 +129,14 @@ def _reads_below(tree: ast.AST) -> list[tuple[str, int]]:
 
 
 def _is_read(function: ast.expr) -> bool:
-    if not isinstance(function, ast.Attribute) or function.attr not in READERS:
-        return False
-    owner = function.value
-    name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", None)
-    return name != "outputs"
+    match function:
+        case ast.Attribute(value=ast.Attribute(attr=owner), attr=method):
+            # `self.client.get_output("x")` is somebody else's method.
+            return method in READERS and owner.endswith("inputs")
+        case ast.Attribute(value=ast.Name(id=owner), attr=method):
+            return method in READERS and owner != "outputs"
+        case _:
+            return False
 
 
 def _first_argument(call: ast.Call) -> ast.expr | None:

@@ -239,13 +239,13 @@ def test_json_of_nothing_usable_is_not_valid(lint: Lint) -> None:
 # Which pipelines are found
 
 FACTORIES = """
-from actorflow.pipeline import Pipeline, PipelineBuilder, stage
+from actorflow.pipeline import Pipeline, PipelineBuilder, StageSpec, stage
 
 called = []
 
 async def idle(ctx): ...
 
-def build_voice() -> Pipeline:
+def build_voice() -> "Pipeline | None":
     called.append("build_voice")
     return Pipeline.from_stages(stage("a", idle, after="zz"), name="voice")
 
@@ -262,7 +262,7 @@ def pipeline_of(parts):
 def pipeline_stage(ctx=None):
     raise AssertionError("a stage is no factory")
 
-def other():
+def other() -> StageSpec:
     return 3
 
 def leave():

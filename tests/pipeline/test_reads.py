@@ -57,10 +57,22 @@ def test_what_is_no_literal_read_is_not_found() -> None:
     assert analyze_stage_source(source) == []
 
 
-def test_outputs_of_the_run_need_no_declaration() -> None:
-    assert analyze_stage_source("ctx.outputs.get_output('stt')") == []
-    assert analyze_stage_source("outputs.get_output('stt')") == []
-    assert analyze_stage_source("make().get_output('stt')") == [("stt", 1)]
+@pytest.mark.spec("20.13.4")
+@pytest.mark.parametrize(
+    ("owner", "counts"),
+    [
+        ("ctx.inputs", True),
+        ("self._inputs", True),
+        ("inputs", True),
+        ("deps", True),
+        ("ctx.outputs", False),
+        ("outputs", False),
+        ("self.client", False),
+        ("connect()", False),
+    ],
+)
+def test_reads_are_told_from_methods_of_other_things(owner: str, counts: bool) -> None:
+    assert analyze_stage_source(f"{owner}.get_output('stt')") == [("stt", 1)] * counts
 
 
 def test_source_that_is_no_python_is_refused() -> None:
