@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, final
 from uuid import UUID
 
@@ -178,11 +179,7 @@ class PipelineContext:
     @classmethod
     def create(cls, **fields: Any) -> PipelineContext:
         """Make a context that shares no dict and no list with the caller."""
-        copied: dict[str, Any] = {
-            name: value.copy() if isinstance(value, dict | list) else value
-            for name, value in fields.items()
-        }
-        return cls(**copied)
+        return cls(**{name: _own(value) for name, value in fields.items()})
 
     @classmethod
     def from_snapshot(cls, snapshot: ContextSnapshot, **overrides: Any) -> PipelineContext:
@@ -469,6 +466,16 @@ class PipelineContext:
             "artifacts_count": len(self.artifacts),
             **{name: value for name, value in lineage.items() if value is not None},
         }
+
+
+def _own(value: Any) -> Any:
+    match value:
+        case dict() | MappingProxyType():
+            return dict(value)
+        case list() | tuple():
+            return list(value)
+        case _:
+            return value
 
 
 def _series(name: str, labels: Mapping[str, object]) -> str:

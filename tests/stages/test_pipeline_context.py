@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from actorflow.model import (
     ContextSnapshot,
     Conversation,
     Enrichments,
+    FrozenDict,
     MemoryEnrichment,
     Message,
     RunIdentity,
@@ -110,6 +112,17 @@ def test_create_copies_and_the_constructor_keeps() -> None:
         assert getattr(created, name) == value
     assert created.topology == "t"
     assert kept.pipeline_run_id is created.pipeline_run_id is None
+
+
+def test_created_context_can_be_changed_whatever_it_was_given() -> None:
+    context = PipelineContext.create(
+        data=MappingProxyType({"a": 1}), metadata=FrozenDict(b=[2]), artifacts=()
+    )
+
+    context.data["c"] = context.metadata["c"] = 3
+    context.artifacts.append(StageArtifact("file"))
+
+    assert context.data == {"a": 1, "c": 3}
 
 
 @pytest.mark.spec("10.11.2")
