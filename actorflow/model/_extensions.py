@@ -28,10 +28,6 @@ class ExtensionBundle(Value):
     __slots__ = ()
 
 
-def _as_json(value: Any) -> Any:
-    return freeze(value)
-
-
 @final
 @attrs.frozen
 class UnknownExtension(ExtensionBundle, Mapping[str, Any]):
@@ -41,7 +37,7 @@ class UnknownExtension(ExtensionBundle, Mapping[str, Any]):
     """
 
     type_name: str
-    data: Any = attrs.field(converter=_as_json)
+    data: Any = attrs.field(converter=freeze)
 
     def to_dict(self, *, default: Callable[[Any], object] | None = None) -> Any:
         """What came in, as JSON."""
@@ -91,6 +87,7 @@ class ExtensionType:
 
 
 def _own(cls: type, method: str) -> Callable[[Any], Any] | None:
+    """The method of `cls`, unless it is the one that all values have."""
     own: Callable[[Any], Any] | None = getattr(cls, method, None)
     inherited = getattr(Value, method)
     is_ours = getattr(own, "__func__", own) is getattr(inherited, "__func__", inherited)
@@ -107,7 +104,7 @@ class ExtensionRegistry:
 
     def __init__(self) -> None:
         self._by_name: Final[dict[str, ExtensionType]] = {}
-        self._by_type: Final[dict[type, ExtensionType]] = {}
+        self._by_type: dict[type, ExtensionType] = {}
 
     def register(
         self,
@@ -140,9 +137,8 @@ class ExtensionRegistry:
             )
         self._by_name[name] = ExtensionType(name, type, to_dict, from_dict)
         # The first name of a type is the one it is written under.
-        self._by_type.clear()
-        for kind in self._by_name.values():
-            self._by_type.setdefault(kind.type, kind)
+        newest_first = reversed(self._by_name.values())
+        self._by_type = {kind.type: kind for kind in newest_first}
 
     def get(self, name: str) -> type | None:
         """The type that travels under `name`."""
@@ -156,7 +152,7 @@ class ExtensionRegistry:
     def clear(self) -> None:
         """Forget all names."""
         self._by_name.clear()
-        self._by_type.clear()
+        self._by_type = {}
 
     def by_name(self, name: str) -> ExtensionType | None:
         """How to read what travels under `name`.
