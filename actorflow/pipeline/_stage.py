@@ -92,7 +92,8 @@ def stage(*declared: Any, **options: Any) -> Any:
 
 
 def _decorated(runner: Any, options: Mapping[str, Any]) -> Any:
-    name = options.get("name") or declared_name(runner)
+    given = options.get("name")
+    name = declared_name(runner) if given is None else given
     if name is None:
         raise contract_error(
             "NAME",
@@ -167,8 +168,9 @@ def _own_name(instance: object) -> str | None:
 def _how_to_declare(found: object) -> str:
     name = declared_name(found)
     if isinstance(found, type):
-        instance = f"Pass an instance, {found.__name__}(...), or decorate" if name else "Decorate"
-        return f"{instance} the class with @stage."
+        if isinstance(getattr(found, "name", None), str):
+            return f"Decorate the class with @stage, or pass an instance, {found.__name__}(...)."
+        return f"Decorate the class with @stage, or write stage('name', {found.__name__})."
     if inspect.isfunction(found) and name:
         return f"Decorate the function with @stage, or write stage({name!r}, {name})."
     if isinstance(found, Iterable):

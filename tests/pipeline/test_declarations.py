@@ -337,6 +337,10 @@ def test_stage_without_a_name_is_refused(runner: Any) -> None:
     assert error.fix_hint == "Write stage('name', runner)."
 
 
+def test_empty_name_is_not_the_same_as_none() -> None:
+    assert refused(stage(name=""), work).code == "CONTRACT-004-NAME"
+
+
 @pytest.mark.parametrize("given", [("it",), ("it", work, work)])
 def test_name_without_exactly_one_runner_is_refused(given: Any) -> None:
     error = refused(stage, *given)
@@ -455,7 +459,16 @@ class Titled(Fetch):
             "Decorate the function with @stage, or write stage('work', work).",
         ),
         (lambda ctx: None, "a lambda", "Write stage('name', runner)."),
-        (Titled, "the class Titled", "Pass an instance, Titled(...), or decorate"),
+        (
+            Titled,
+            "the class Titled",
+            "Decorate the class with @stage, or pass an instance, Titled(...)",
+        ),
+        (
+            Fetch,
+            "the class Fetch",
+            "Decorate the class with @stage, or write stage('name', Fetch).",
+        ),
         (Fetch(), "the Fetch", "Write stage('name', runner)."),
         ([declared, Declared], "the list", "Pass the stages one by one: from_stages(*stages)."),
         ("declared", "the str 'declared'", "one by one"),
