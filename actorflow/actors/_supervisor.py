@@ -24,7 +24,7 @@ from ._spec import Supervisor
 from ._state import State
 from ._supervision import RestartType, affected
 from ._tree import ActorStatistics
-from ._waits import is_stuck
+from ._waits import is_stuck, let_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -179,8 +179,7 @@ class SupervisorCell(Cell):
                 lambda: cell.is_settled or self.stop_reason is not None or is_stuck(cell)
             )
             if is_stuck(cell):
-                # Somebody who was just let go still looks as if he waited.
-                await trio.lowlevel.checkpoint()
+                await let_go()
                 if is_stuck(cell):
                     cell.kill("it waits for an actor that waits for it to start")
                     await self._until_down(cell)
