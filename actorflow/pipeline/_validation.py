@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ._guard_retry import GuardRetryStrategy
     from ._spec import StageSpec
 
-MAX_SEARCHES: Final = 50
-"""How many unknown names are compared with all known ones; each costs a look at every stage."""
+MAX_COMPARISONS: Final = 100_000
+"""Where the search for what unknown names were meant to be ends; each looks at every stage."""
 
 
 def validated(
@@ -114,7 +114,8 @@ def _missing(
             if name in by_name:
                 continue
             if name not in similar:
-                similar[name] = closest(name, by_name) if len(similar) < MAX_SEARCHES else None
+                affordable = len(similar) * len(by_name) < MAX_COMPARISONS
+                similar[name] = closest(name, by_name) if affordable else None
             yield missing(spec.name, name, similar[name])
 
 
