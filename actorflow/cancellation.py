@@ -178,6 +178,7 @@ def _is_sync_function(value: object) -> bool:
 # Cleanups
 
 
+@final
 class CleanupReport(NamedTuple):
     """How the cleanups of a registry went, in the order they ran."""
 
