@@ -96,13 +96,11 @@ class FailureCollector:
         """
         if stage in self._failures:
             return False
-        match self._mode:
-            case FailureMode.FAIL_FAST:
-                return not self._failures
-            case FailureMode.CONTINUE_ON_FAILURE:
-                return self._failures.keys().isdisjoint(dependent_on)
-            case FailureMode.BEST_EFFORT:
-                return True
+        if self._mode is FailureMode.FAIL_FAST:
+            return not self._failures
+        return self._mode is FailureMode.BEST_EFFORT or self._failures.keys().isdisjoint(
+            dependent_on
+        )
 
     def get_summary(
         self, total_stages: int, partial_results: Mapping[str, StageOutput] = FrozenDict()

@@ -81,6 +81,10 @@ class PipelineResults(Mapping[str, StageOutput]):
     def __repr__(self) -> str:
         return f"PipelineResults({self._outputs!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The errors of a run carry its results, and errors travel between processes.
+        return _restored, (self._outputs, self.failures, dict(self.stage_results))
+
     def output(self, stage: str, default: StageOutput | None = None) -> StageOutput | None:
         """What a stage returned, or `default`."""
         return self._outputs.get(stage, default)
@@ -143,3 +147,11 @@ class PipelineResults(Mapping[str, StageOutput]):
     def to_dict(self) -> dict[str, Any]:
         """Each stage's output as JSON."""
         return {stage: output.to_dict() for stage, output in self._outputs.items()}
+
+
+def _restored(
+    outputs: Mapping[str, StageOutput],
+    failures: Iterable[FailureRecord],
+    stage_results: Mapping[str, StageResult],
+) -> PipelineResults:
+    return PipelineResults(outputs, failures=failures, stage_results=stage_results)

@@ -35,7 +35,6 @@ from ._run_state import (
     SUPERSEDED,
     Call,
     Interrupt,
-    InterruptAll,
     Report,
     RunState,
     Settle,
@@ -354,7 +353,7 @@ class Run:
                     scope = self._calls[number].scope
                     assert scope is not None, "only stages with a scope are interrupted alone"
                     scope.cancel(SUPERSEDED)
-                case InterruptAll():
+                case _:
                     self._interrupt_all()
 
     def _call(self, order: Call) -> None:

@@ -361,6 +361,8 @@ class RunState:
         self._settled[stage.number] = Settled(output, skipped_by)
         self.outputs.pop(stage.name, None)
         self.outputs[stage.name] = output
+        if output.status is StageStatus.OK:
+            self.failures.record_completion(stage.name)
         self._commands.append(
             Settle(stage.number, stage.attempt, stage.state, output, end, skipped_by)
         )

@@ -63,12 +63,9 @@ class Slots:
             self._queue_group(group)
 
     def remove(self, stage: int) -> None:
-        """A stage is not ready any more."""
-        group = self._groups.get(stage)
-        if group is None:
-            self._queue.remove(stage)
-        else:
-            group.ready.remove(stage)
+        """A stage is to be repeated with what is before it, so it is not ready any more."""
+        # Never one of a group: what is repeated neither sends nor reads streams.
+        self._queue.remove(stage)
 
     def take(self) -> Iterator[int]:
         """Yield the stages that may start now; each has its slot when it is yielded."""
@@ -80,12 +77,11 @@ class Slots:
                 self._free -= 1
                 yield next_one
                 continue
+            self._free -= 1
             next_one.is_queued = False
-            if next_one.ready:
-                self._free -= 1
-                next_one.holds_slot = True
-                starting, next_one.ready = next_one.ready, []
-                yield from starting
+            next_one.holds_slot = True
+            starting, next_one.ready = next_one.ready, []
+            yield from starting
 
     def give_back(self, stage: int) -> None:
         """A stage that had started has ended."""

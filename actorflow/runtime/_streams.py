@@ -140,9 +140,14 @@ class Streams:
         edges = self._from.get(source, ())
         if not edges or edges[0].has_ended:
             raise StreamClosedError(self._wiring.specs[source].name, None)
-        # Those with room get it at once, however slow the others are.
-        for edge in [edge for edge in edges if not edge.offer(item)]:
-            await edge.put(item)
+        # Each consumer gets it as soon as it has room, however slow the others are.
+        full = [edge for edge in edges if not edge.offer(item)]
+        if len(full) == 1:
+            await full[0].put(item)
+        elif full:
+            async with trio.open_nursery() as nursery:
+                for edge in full:
+                    nursery.start_soon(edge.put, item)
 
     def reader(self, consumer: int, source: str | None) -> AsyncIterator[Any]:
         """The items of a producer."""

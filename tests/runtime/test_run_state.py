@@ -870,8 +870,8 @@ def test_cancelling_during_a_repetition_stops_it() -> None:
 def test_guard_that_could_not_be_called_has_its_retry_stage_run_again() -> None:
     play = Play(
         stage("write"),
-        guard("check", "write", inputs=("write:text",)),
         stage("b", "write"),
+        guard("check", "write", inputs=("write:text",)),
         guard_retries={"check": policy()},
     )
 
@@ -886,7 +886,7 @@ def test_guard_that_could_not_be_called_has_its_retry_stage_run_again() -> None:
         "call write 2",
     ]
     play.end("write", ok(text="now"))
-    assert play.running == ["check", "b"]
+    assert play.running == ["b", "check"]
 
 
 def test_stages_that_may_be_interrupted_are_those_below_a_retry_stage() -> None:

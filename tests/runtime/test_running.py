@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import threading
 from typing import Any
 
+import attrs
 import pytest
 import trio
-from trio.testing import MockClock, Sequencer, wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actorflow.actors import open_system
-from actorflow.cancellation import CancellationToken
 from actorflow.errors import (
     ContextInUseError,
     DeadlockedGraphError,
@@ -22,7 +21,7 @@ from actorflow.errors import (
     UnifiedStageExecutionError,
 )
 from actorflow.model import ContextSnapshot, RunIdentity, StageOutput
-from actorflow.pipeline import Pipeline, StageSpec, stage
+from actorflow.pipeline import Pipeline, StageSpec
 from actorflow.runtime import PipelineResults, RunPhase, StageState, UnifiedStageGraph
 from actorflow.runtime._run_state import RunState
 from actorflow.stages import PipelineContext, StageContext
@@ -248,7 +247,8 @@ async def test_status_shows_every_stage_at_any_time(autojump_clock: MockClock) -
     ended = run.status()
     assert ended.state is RunPhase.COMPLETED
     assert ended.run_id == run.run_id == run.context.pipeline_run_id
-    assert ended.started_at is not None and ended.ended_at is not None
+    assert ended.started_at is not None
+    assert ended.ended_at is not None
     assert (ended.ended_at - ended.started_at).total_seconds() == 4
     assert "completed" in repr(run)
     assert run.pipeline_name == "p"
@@ -336,7 +336,9 @@ async def test_run_works_in_a_task_of_a_nursery_and_in_an_open_system() -> None:
 
 @pytest.mark.spec("30.1.4")
 async def test_run_and_its_stages_show_in_the_tree_of_the_system() -> None:
-    graph = UnifiedStageGraph([spec("mic", forever), spec("next", nothing, "mic")], pipeline_name="voice")
+    graph = UnifiedStageGraph(
+        [spec("mic", forever), spec("next", nothing, "mic")], pipeline_name="voice"
+    )
 
     async with open_system() as system:
         async with graph.start() as run:
@@ -389,8 +391,20 @@ def test_same_timings_give_the_same_events_whatever_the_scheduler_does(
 
     first = told(0)
 
-    assert [stage for type_, stage in first if type_ == "stage.started"] == ["a", "b", "c", "d", "e"]
-    assert [stage for type_, stage in first if type_ == "stage.completed"] == ["b", "a", "c", "d", "e"]
+    assert [stage for type_, stage in first if type_ == "stage.started"] == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+    ]
+    assert [stage for type_, stage in first if type_ == "stage.completed"] == [
+        "b",
+        "a",
+        "c",
+        "d",
+        "e",
+    ]
     assert all(told(seed) == first for seed in range(1, 20))
 
 
@@ -537,7 +551,7 @@ def test_graph_of_stages_that_cannot_work_is_not_made() -> None:
 @pytest.mark.spec("20.11.3")
 async def test_graph_is_immutable_and_keeps_nothing_of_a_run() -> None:
     graph = UnifiedStageGraph([spec("a", nothing)])
-    before = {name: getattr(graph, name) for name in graph.__slots__ if name != "__weakref__"}
+    before = {field.name: getattr(graph, field.name) for field in attrs.fields(type(graph))}
 
     await graph.run()
 

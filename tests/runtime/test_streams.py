@@ -1,0 +1,399 @@
+"""Stages that run beside each other and hand items on (30.15)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actorflow.errors import (
+    InvalidArgumentError,
+    StreamBrokenError,
+    StreamClosedError,
+    UndeclaredDependencyError,
+    UnifiedPipelineCancelled,
+    UnifiedStageExecutionError,
+)
+from actorflow.model import StageOutput, StageStatus
+from actorflow.pipeline import StageSpec
+from actorflow.runtime import PipelineResults, UnifiedStageGraph
+from actorflow.runtime._streams import StreamEdge
+from actorflow.stages import PipelineContext, StageContext
+from actorflow.testing import RecordingEventSink
+
+
+def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
+    return StageSpec(name, runner, dependencies=after, **options)
+
+
+async def nothing(ctx: StageContext) -> None: ...
+
+
+async def three(ctx: StageContext) -> dict[str, int]:
+    for number in range(3):
+        await ctx.send(number)
+    return {"sent": 3}
+
+
+async def collect(ctx: StageContext) -> dict[str, Any]:
+    return {"got": [item async for item in ctx.stream()]}
+
+
+async def best_effort(*specs: StageSpec, **options: Any) -> PipelineResults:
+    sink = options.pop("sink", None)
+    graph = UnifiedStageGraph(specs, failure_mode="best_effort", **options)
+    return await graph.run(event_sink=sink)
+
+
+@pytest.mark.spec("30.15.1", "30.15.2", "20.9.1")
+async def test_consumer_gets_every_item_in_order_while_the_producer_runs(
+    autojump_clock: MockClock,
+) -> None:
+    items = [object() for _ in range(5)]
+    arrived = []
+
+    async def produce(ctx: StageContext) -> None:
+        for item in items:
+            await trio.sleep(1)
+            await ctx.send(item)
+
+    async def consume(ctx: StageContext) -> None:
+        async for item in ctx.stream("produce"):
+            arrived.append((trio.current_time(), item))
+
+    begun_at = trio.current_time()
+    await best_effort(spec("produce", produce), spec("consume", consume, stream_from="produce"))
+
+    assert arrived == [(begun_at + second, item) for second, item in enumerate(items, 1)]
+
+
+@pytest.mark.spec("20.9.3", "30.15.1")
+async def test_every_consumer_gets_every_item_and_a_slow_one_holds_back_nobody_else(
+    autojump_clock: MockClock,
+) -> None:
+    fast: list[float] = []
+
+    async def slow_reader(ctx: StageContext) -> dict[str, Any]:
+        got = []
+        async for item in ctx.stream():
+            await trio.sleep(1)
+            got.append(item)
+        return {"got": got}
+
+    async def fast_reader(ctx: StageContext) -> dict[str, Any]:
+        got = []
+        async for item in ctx.stream():
+            fast.append(trio.current_time())
+            got.append(item)
+        return {"got": got}
+
+    begun_at = trio.current_time()
+    results = await best_effort(
+        spec("three", three),
+        spec("slow", slow_reader, stream_from="three", stream_buffer=1),
+        spec("fast", fast_reader, stream_from="three", stream_buffer=1),
+    )
+
+    assert results.data("slow") == results.data("fast") == {"got": [0, 1, 2]}
+    # The third item waits for room at the slow one, and is at the fast one already.
+    assert [at - begun_at for at in fast] == [0, 0, 0]
+
+
+@pytest.mark.spec("30.15.1")
+async def test_producer_is_never_further_ahead_than_the_buffer(autojump_clock: MockClock) -> None:
+    sent = 0
+
+    async def produce(ctx: StageContext) -> None:
+        nonlocal sent
+        for number in range(20):
+            await ctx.send(number)
+            sent += 1
+
+    async def consume(ctx: StageContext) -> None:
+        taken = 0
+        async for _ in ctx.stream():
+            taken += 1
+            await trio.sleep(1)
+            assert sent <= taken + 4
+
+    results = await best_effort(
+        spec("produce", produce), spec("consume", consume, stream_from="produce", stream_buffer=4)
+    )
+
+    assert sent == 20
+    assert not results.failures
+
+
+@pytest.mark.spec("30.15.2")
+async def test_stream_of_a_producer_that_is_done_is_read_to_its_end_and_then_over() -> None:
+    async def late(ctx: StageContext) -> dict[str, Any]:
+        first = [item async for item in ctx.stream("three")]
+        again = [item async for item in ctx.stream("three")]
+        return {"first": first, "again": again}
+
+    async def slow(ctx: StageContext) -> None:
+        await wait_all_tasks_blocked()
+
+    results = await best_effort(
+        spec("three", three), spec("slow", slow), spec("late", late, "slow", stream_from="three")
+    )
+
+    assert results.data("late") == {"first": [0, 1, 2], "again": []}
+
+
+@pytest.mark.spec("30.15.2", "20.9.4")
+async def test_stream_of_a_skipped_producer_is_empty() -> None:
+    results = await best_effort(
+        spec("a", nothing),
+        spec("mic", three, "a", when=lambda inputs: False),
+        spec("stt", collect, stream_from="mic", join="always"),
+        spec("other", collect, stream_from="mic"),
+    )
+
+    assert results.data("stt") == {"got": []}
+    assert results["other"].status is StageStatus.SKIP
+
+
+@pytest.mark.spec("30.15.3")
+@pytest.mark.parametrize("mode", ["continue_on_failure", "best_effort"])
+async def test_broken_stream_raises_after_what_was_sent(mode: str) -> None:
+    seen: list[Any] = []
+    context = PipelineContext()
+
+    async def breaks(ctx: StageContext) -> None:
+        await ctx.send("one")
+        await wait_all_tasks_blocked()
+        raise LookupError("line is dead")
+
+    async def consume(ctx: StageContext) -> dict[str, Any]:
+        try:
+            async for item in ctx.stream():
+                seen.append(item)
+        except StreamBrokenError as error:
+            seen.append((error.source, error.consumer, repr(error.__cause__)))
+        return {"partial": True}
+
+    graph = UnifiedStageGraph(
+        [spec("breaks", breaks), spec("consume", consume, stream_from="breaks")], failure_mode=mode
+    )
+    with suppress(UnifiedStageExecutionError):
+        await graph.run(context)
+
+    assert seen == ["one", ("breaks", "consume", "LookupError('line is dead')")]
+    output = context.outputs.get_output("consume")
+    assert output is not None
+    assert output.status is StageStatus.OK
+
+
+@pytest.mark.spec("30.15.4")
+async def test_producer_goes_on_without_a_consumer_that_has_ended(
+    autojump_clock: MockClock,
+) -> None:
+    async def one_only(ctx: StageContext) -> dict[str, Any]:
+        async for item in ctx.stream():
+            return {"got": item}
+        return {}
+
+    async def many(ctx: StageContext) -> None:
+        for number in range(100):
+            await ctx.send(number)
+
+    results = await best_effort(
+        spec("many", many), spec("one", one_only, stream_from="many", stream_buffer=1)
+    )
+
+    assert results.data("one") == {"got": 0}
+    assert results.ok("many")
+
+
+@pytest.mark.spec("30.15.5")
+async def test_output_of_the_producer_can_be_waited_for() -> None:
+    async def consume(ctx: StageContext) -> dict[str, Any]:
+        output = await ctx.stream_output("three")
+        with pytest.raises(UndeclaredDependencyError, match="stream"):
+            ctx.inputs.get_output("three")
+        return {"sent": output.data["sent"]}
+
+    results = await best_effort(spec("three", three), spec("consume", consume, stream_from="three"))
+
+    assert results.data("consume") == {"sent": 3}
+
+
+@pytest.mark.spec("30.15.6")
+async def test_dependents_of_a_consumer_wait_for_the_consumer_only(
+    autojump_clock: MockClock,
+) -> None:
+    ended: dict[str, float] = {}
+
+    async def slow_end(ctx: StageContext) -> None:
+        await ctx.send(1)
+        await trio.sleep(10)
+        ended["producer"] = trio.current_time()
+
+    async def first(ctx: StageContext) -> None:
+        async for _ in ctx.stream():
+            return
+
+    async def after(ctx: StageContext) -> None:
+        ended["after"] = trio.current_time()
+
+    await best_effort(spec("p", slow_end), spec("c", first, stream_from="p"), spec("d", after, "c"))
+
+    assert ended["after"] == ended["producer"] - 10
+
+
+@pytest.mark.spec("30.15.7")
+async def test_cancelling_wakes_both_sides(sink: RecordingEventSink) -> None:
+    async def floods(ctx: StageContext) -> None:
+        while True:
+            await ctx.send(0)
+
+    async def reads_nothing(ctx: StageContext) -> None:
+        await trio.sleep_forever()
+
+    async def sends_nothing(ctx: StageContext) -> None:
+        await trio.sleep_forever()
+
+    async def waits(ctx: StageContext) -> None:
+        await ctx.stream_output()
+
+    graph = UnifiedStageGraph(
+        [
+            spec("floods", floods),
+            spec("reads_nothing", reads_nothing, stream_from="floods"),
+            spec("sends_nothing", sends_nothing),
+            spec("reads", collect, stream_from="sends_nothing"),
+            spec("waits", waits, stream_from="sends_nothing"),
+        ]
+    )
+    async with graph.start(event_sink=sink) as run:
+        await wait_all_tasks_blocked()
+        run.cancel()
+        with pytest.raises(UnifiedPipelineCancelled):
+            await run.wait()
+
+    assert len(sink.payloads("stream.queue_closed")) == 3
+    assert sink.types()[-1] == "pipeline.canceled"
+
+
+@pytest.mark.spec("30.15.7")
+async def test_every_edge_tells_its_numbers_once(
+    sink: RecordingEventSink, autojump_clock: MockClock
+) -> None:
+    async def slowly(ctx: StageContext) -> None:
+        async for _ in ctx.stream():
+            await trio.sleep(1)
+
+    results = await best_effort(
+        spec("three", three), spec("slow", slowly, stream_from="three", stream_buffer=1), sink=sink
+    )
+
+    [payload] = sink.payloads("stream.queue_closed")
+    numbers = results.stage_results["three"].streams["slow"]
+    assert {"stage": "three", **numbers}.items() <= payload.items()
+    # How often it had to wait before the consumer began depends on the scheduler.
+    assert numbers["blocked_puts"] in (1, 2)
+    assert {**numbers, "blocked_puts": 1} == {
+        "total_items": 3,
+        "dropped_items": 0,
+        "blocked_puts": 1,
+        "max_queue_size": 1,
+        "total_blocked_ms": 1000.0,
+        "drop_rate": 0.0,
+    }
+
+
+@pytest.mark.spec("30.15.8")
+async def test_sending_to_nobody_and_reading_from_strangers_is_refused() -> None:
+    async def sends(ctx: StageContext) -> None:
+        with pytest.raises(StreamClosedError, match="'sends' sends, but no stage"):
+            await ctx.send(1)
+
+    async def reads(ctx: StageContext) -> None:
+        with pytest.raises(UndeclaredDependencyError):
+            ctx.stream("stranger")
+        with pytest.raises(UndeclaredDependencyError):
+            ctx.stream()
+
+    async def reads_two(ctx: StageContext) -> None:
+        with pytest.raises(InvalidArgumentError, match="one of p, q"):
+            ctx.stream()
+        with pytest.raises(UndeclaredDependencyError):
+            ctx.stream("stranger")
+        assert [item async for item in ctx.stream("q")] == [0, 1, 2]
+
+    results = await best_effort(
+        spec("sends", sends),
+        spec("reads", reads),
+        spec("p", three),
+        spec("q", three),
+        spec("two", reads_two, stream_from=("p", "q")),
+    )
+
+    assert results.failures == ()
+
+
+@pytest.mark.spec("30.15.8")
+async def test_sending_after_the_call_has_ended_is_refused() -> None:
+    kept: list[StageContext] = []
+
+    async def keeps(ctx: StageContext) -> None:
+        kept.append(ctx)
+        await ctx.send(1)
+
+    async def consume(ctx: StageContext) -> None:
+        async for _ in ctx.stream():
+            pass
+        with pytest.raises(StreamClosedError):
+            await kept[0].send(2)
+
+    results = await best_effort(spec("keeps", keeps), spec("consume", consume, stream_from="keeps"))
+
+    assert results.failures == ()
+
+
+@pytest.mark.spec("30.3.3")
+async def test_consumer_starts_after_its_producer(sink: RecordingEventSink) -> None:
+    await best_effort(spec("stt", collect, stream_from="mic"), spec("mic", three), sink=sink)
+
+    started = [payload["stage"] for payload in sink.payloads("stage.started")]
+    assert started == ["mic", "stt"]
+
+
+async def test_output_of_a_producer_that_was_cut_off_never_comes() -> None:
+    edge = StreamEdge("p", "c", 1)
+    edge.producer_ended(None, None)
+
+    with pytest.raises(StreamBrokenError, match="from 'p' to 'c'"):
+        await edge.output()
+
+
+@pytest.mark.spec("30.8.6")
+async def test_streaming_stages_share_a_slot(autojump_clock: MockClock) -> None:
+    results = await best_effort(
+        spec("three", three),
+        spec("other", nothing),
+        spec("collect", collect, "other", stream_from="three", stream_buffer=1),
+        max_concurrency=1,
+    )
+
+    assert results.data("collect") == {"got": [0, 1, 2]}
+
+
+async def test_producer_that_fails_in_its_rules_breaks_the_stream() -> None:
+    async def consume(ctx: StageContext) -> StageOutput:
+        with pytest.raises(StreamBrokenError):
+            await ctx.stream().__anext__()
+        output = await ctx.stream_output()
+        return StageOutput.ok(status=str(output.status))
+
+    results = await best_effort(
+        spec("a", nothing),
+        spec("mic", three, "a", inputs=("a:device",)),
+        spec("stt", consume, stream_from="mic"),
+    )
+
+    assert results.data("stt") == {"status": "fail"}
