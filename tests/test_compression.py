@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any
@@ -57,10 +58,10 @@ class Incomparable:
 
 
 class Vague:
-    """Compares like an array: item by item."""
+    """Compares item by item, like an array; this one has no items."""
 
     def __ne__(self, other: object) -> Any:
-        return [False, False]
+        return []
 
 
 RING: list[object] = []
@@ -80,6 +81,8 @@ RING.append(RING)
         ({"a": [{"b": 1}]}, {"a": [{"b": 1.0}]}),
         ({"a": (0,)}, {"a": (False,)}),
         ({1: "x"}, {True: "x"}),
+        (1, Decimal(1)),
+        (Decimal(1), 1),
         (Incomparable(), Incomparable()),
         (Vague(), Vague()),
         (RING, RING),

@@ -76,7 +76,7 @@ class Own(ExtensionBundle):
 class Foreign:
     """Knows nothing about this package."""
 
-    def __init__(self, x: int) -> None:
+    def __init__(self, x: object) -> None:
         self.x = x
 
     def __eq__(self, other: object) -> bool:
@@ -368,6 +368,22 @@ def test_types_given_to_from_dict_read_what_they_wrote(bundle: Billing) -> None:
 
     assert first.extensions == {"paid": bundle, "more": 1}
     assert ContextSnapshot.from_dict(sent(first), types).extensions == first.extensions
+
+
+@pytest.mark.spec("10.8.10")
+def test_reading_another_snapshot_meanwhile_changes_nothing() -> None:
+    inner = {"extensions": {"plan": "pro"}, "extensions_type": "billing"}
+    register_extension(
+        "foreign",
+        Foreign,
+        from_dict=lambda data: Foreign(ContextSnapshot.from_dict(data).extensions),
+    )
+
+    outer = ContextSnapshot.from_dict(
+        {"extensions": {"foreign": inner, "billing": {"active": ["x"]}}}, {"billing": Skills}
+    )
+
+    assert outer.extensions == {"foreign": Foreign(Billing(Plan.PRO)), "billing": Skills(("x",))}
 
 
 # One extension of several
