@@ -16,6 +16,7 @@ import hmac
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from enum import Enum
@@ -84,10 +85,12 @@ class JsonConverter:
         self._readers: Final[dict[tuple[type, bool], Reader]] = {}
 
     def configure(self, *configure: Configure) -> None:
-        """Register more hooks, before the first value is written or read."""
+        """Register more hooks; they win over earlier ones."""
         for register in configure:
             register(self._lenient)
             register(self._strict)
+        self._writers.clear()
+        self._readers.clear()
 
     def unstructure(self, value: object, *, default: Default | None = None) -> Any:
         """The JSON of `value`, in new dicts and lists.
@@ -284,9 +287,15 @@ def _register_writers(converter: cattrs.Converter) -> None:
 
 
 def _write_time(time: datetime) -> str:
-    if time.utcoffset() is None:
-        raise WireFormatError("", time, "a time with an offset from UTC")
-    return time.astimezone(timezone.utc).isoformat()
+    return _in_utc(time, time).isoformat()
+
+
+def _in_utc(time: datetime, found: object) -> datetime:
+    # The first and the last day have hours that UTC has no year for.
+    with suppress(OverflowError):
+        if time.utcoffset() is not None:
+            return time.astimezone(timezone.utc)
+    raise WireFormatError("", found, "a time with an offset from UTC")
 
 
 # Reading
@@ -424,10 +433,8 @@ def _read_time(data: Any, _: Any) -> datetime:
     try:
         time = data if isinstance(data, datetime) else datetime.fromisoformat(data)
     except (TypeError, ValueError):
-        time = None
-    if time is None or time.utcoffset() is None:
-        raise WireFormatError("", data, "an ISO 8601 time with an offset from UTC")
-    return time.astimezone(timezone.utc)
+        raise WireFormatError("", data, "an ISO 8601 time with an offset from UTC") from None
+    return _in_utc(time, data)
 
 
 def _located(error: Exception, data: object) -> WireFormatError:

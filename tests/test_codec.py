@@ -164,6 +164,7 @@ def test_what_is_written_is_new() -> None:
         (Node("x", (Node({"a": object()}),)), "children[0].name.a"),  # type: ignore[arg-type]
         ({"file": PurePosixPath("/tmp")}, "file"),
         ({"when": datetime(2024, 1, 1)}, "when"),  # noqa: DTZ001
+        ({"when": datetime(1, 1, 1, tzinfo=CET)}, "when"),
         ({"a": {1: 2}}, "a"),
         ({"type": Inner}, "type"),
     ],
@@ -312,6 +313,7 @@ def test_objects_are_read_as_they_are_too() -> None:
         ("2024-05-01T12:00:00", datetime),
         (datetime(2024, 5, 1), datetime),  # noqa: DTZ001
         (1714564800, datetime),
+        ("0001-01-01T00:00:00+01:00", datetime),
         ("a", bytes),
         (5, bytes),
         ("abc", tuple[str, ...]),
@@ -459,9 +461,14 @@ def test_hooks_of_a_package_win() -> None:
 
 def test_a_converter_can_be_configured_later() -> None:
     late = JsonConverter()
-    late.configure(lambda conv: conv.register_unstructure_hook(Inner, lambda _: "later"))
+    assert late.structure(late.unstructure(Inner("x")), Inner) == Inner("x")
 
+    late.configure(lambda conv: conv.register_unstructure_hook(Inner, lambda _: "later"))
+    late.configure(lambda conv: conv.register_structure_hook(Inner, lambda *_: Inner("later")))
+
+    assert late.unstructure([Inner("x")]) == ["later"]
     assert late.unstructure(Inner("x")) == "later"
+    assert late.structure("anything", Inner) == Inner("later")
 
 
 def test_subclasses_of_json_types_are_written_as_json() -> None:

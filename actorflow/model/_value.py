@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
@@ -79,9 +80,11 @@ def as_utc(name: str, value: datetime) -> datetime:
         raise InvalidTypeError(name, value, "a datetime")
     if value.tzinfo is timezone.utc:
         return value
-    if value.utcoffset() is None:
-        raise InvalidArgumentError(name, value, "a datetime with a time zone")
-    return value.astimezone(timezone.utc)
+    # The first and the last day have hours that UTC has no year for.
+    with suppress(OverflowError):
+        if value.utcoffset() is not None:
+            return value.astimezone(timezone.utc)
+    raise InvalidArgumentError(name, value, "a datetime with a time zone")
 
 
 def items_of(name: str, kind: type[T], value: Iterable[T]) -> tuple[T, ...]:

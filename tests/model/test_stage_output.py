@@ -337,6 +337,8 @@ def test_artifacts_and_events_are_checked(cls: type[StageArtifact]) -> None:
         cls("x", {}, "now")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="timestamp"):
         cls("x", {}, datetime(2024, 5, 1))  # noqa: DTZ001
+    with pytest.raises(InvalidArgumentError, match="timestamp"):
+        cls("x", {}, datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))))
 
 
 def test_times_are_kept_in_utc() -> None:
