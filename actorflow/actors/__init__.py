@@ -1,36 +1,32 @@
 """Actors on trio: tasks with bounded mailboxes, and supervisors that know what to do when they end."""
 
 from ._actor import Actor as Actor
-from ._inbox import ActorContext as ActorContext
-from ._inbox import Down as Down
-from ._inbox import Inbox as Inbox
-from ._inbox import Tick as Tick
-from ._letters import DeadLetter as DeadLetter
-from ._letters import DeadReason as DeadReason
-from ._notices import ActorEnded as ActorEnded
-from ._notices import ActorStarted as ActorStarted
-from ._notices import Notice as Notice
-from ._notices import RestartPlanned as RestartPlanned
-from ._notices import SupervisorGaveUp as SupervisorGaveUp
-from ._policy import Policy as Policy
-from ._policy import conflate as conflate
-from ._reasons import Crashed as Crashed
-from ._reasons import Killed as Killed
-from ._reasons import Normal as Normal
-from ._reasons import Reason as Reason
-from ._reasons import Shutdown as Shutdown
+from ._inbox import ActorContext as ActorContext, Down as Down, Inbox as Inbox, Tick as Tick
+from ._letters import DeadLetter as DeadLetter, DeadReason as DeadReason
+from ._notices import (
+    ActorEnded as ActorEnded,
+    ActorStarted as ActorStarted,
+    Notice as Notice,
+    RestartPlanned as RestartPlanned,
+    SupervisorGaveUp as SupervisorGaveUp,
+)
+from ._policy import Policy as Policy, conflate as conflate
+from ._reasons import (
+    Crashed as Crashed,
+    Killed as Killed,
+    Normal as Normal,
+    Reason as Reason,
+    Shutdown as Shutdown,
+)
 from ._ref import ActorRef as ActorRef
 from ._reply import Reply as Reply
-from ._spec import Child as Child
-from ._spec import Supervisor as Supervisor
+from ._spec import Child as Child, Supervisor as Supervisor
 from ._state import State as State
-from ._supervision import Backoff as Backoff
-from ._supervision import RestartType as RestartType
-from ._supervision import Strategy as Strategy
-from ._system import System as System
-from ._system import open_actor as open_actor
-from ._system import open_system as open_system
-from ._tree import ActorInfo as ActorInfo
-from ._tree import ActorStatistics as ActorStatistics
-from ._tree import SystemStatistics as SystemStatistics
+from ._supervision import Backoff as Backoff, RestartType as RestartType, Strategy as Strategy
+from ._system import System as System, open_actor as open_actor, open_system as open_system
+from ._tree import (
+    ActorInfo as ActorInfo,
+    ActorStatistics as ActorStatistics,
+    SystemStatistics as SystemStatistics,
+)
 from ._waits import current_system as current_system

@@ -35,9 +35,9 @@ from ._waits import current_cell, enter_system
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ._core import Core
     from ._spec import Child
     from ._supervisor import Plan, SupervisorCell
-    from ._core import Core
     from ._timers import Timer
 
 _log: Final = logging.getLogger("actorflow.actors")
@@ -55,13 +55,16 @@ class Cell(ABC):
         "_limit",
         "_turn",
         "_watchers",
+        "busy_with",
         "child",
+        "core",
         "deferred",
         "dynamic",
         "failures",
         "final",
         "guests",
         "incarnation",
+        "lived",
         "mailbox",
         "parent",
         "path",
@@ -71,10 +74,8 @@ class Cell(ABC):
         "restarts",
         "scope",
         "started_at",
-        "starting",
         "state",
         "stop_reason",
-        "core",
         "task",
         "waiting_on",
         "waiting_until",
@@ -106,6 +107,7 @@ class Cell(ABC):
         # Failures in a row, which the backoff counts.
         self.failures = 0
         self.started_at = -math.inf
+        self.lived = 0.0
         self.was_ready = False
         # Why the last life ended, once there was one.
         self.reason: Reason | None = None
@@ -119,7 +121,7 @@ class Cell(ABC):
         self.task: trio.lowlevel.Task | None = None
         self.ref: ActorRef[Any] = ActorRef(self)
         # The child of a supervisor that everybody in it who is not up yet waits for.
-        self.starting: Cell | None = None
+        self.busy_with: Cell | None = None
         self.waiting_on: Cell | None = None
         self.waiting_until = math.inf
         # Every life starts with the context variables of whoever asked for the
@@ -160,7 +162,7 @@ class Cell(ABC):
                 try:
                     await self._live()
                     reason = self.stop_reason or Normal()
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001  (what is no crash travels on)
                     crash, travels_on = split_crash(error)
                     try:
                         await self._clean_up(self._reason_of(crash))
@@ -169,7 +171,7 @@ class Cell(ABC):
                             raise
                     # Not even the kill of a clean-up may take its place.
                     if travels_on is not None:
-                        raise travels_on
+                        raise travels_on  # noqa: B904  (the same error, or a part of it)
             leaves_task = False
         finally:
             # A crash beside a cancel is still a crash.
@@ -218,7 +220,7 @@ class Cell(ABC):
 
     def _ready(self) -> None:
         self.was_ready = True
-        if not self._is_killed:
+        if not self.is_killed:
             self._lift_limit()
         self._enter(State.RUNNING)
         if self.core.listeners:
@@ -245,12 +247,12 @@ class Cell(ABC):
             self._begin_stop(why)
 
     @property
-    def _is_killed(self) -> bool:
+    def is_killed(self) -> bool:
         # Then `_limit` is no limit but the time of the next complaint.
         return self.scope is not None and self.scope.cancel_called
 
     def _kill_in(self, seconds: float, why: str) -> None:
-        if seconds < math.inf and not self._is_killed:
+        if seconds < math.inf and not self.is_killed:
             self._lift_limit()
             when = trio.current_time() + seconds
             self._limit = self.core.timers.at(when, lambda: self.kill(why.format(seconds)))
@@ -262,7 +264,7 @@ class Cell(ABC):
 
     def kill(self, why: str) -> None:
         """Cancel this life, if there is one."""
-        if self.scope is not None and not self._is_killed:
+        if self.scope is not None and not self.is_killed:
             self.why_killed = why
             self.scope.cancel()
             self._lift_limit()
@@ -275,16 +277,18 @@ class Cell(ABC):
         self._limit = self.core.timers.at(when, self._complain)
 
     def _complain(self) -> None:
-        assert self.task is not None  # it began to run long ago
+        # A task without a stack was not even let begin, by others who hold up the loop.
+        stack = [] if self.task is None else _stack(self.task)
         _log.warning(
             "actor_ignores_kill",
-            extra={"actor": self.path, "why": self.why_killed, "stack": _stack(self.task)},
+            extra={"actor": self.path, "why": self.why_killed, "stack": stack},
         )
         self._watch_the_dying()
 
     def _end(self, reason: Reason, *, leaves_task: bool) -> None:
         """Put a life on record. Nothing in here waits, so nothing can come between."""
         self._lift_limit()
+        self.lived = trio.current_time() - self.started_at
         self.reason = reason
         self.why_killed = "cancelled from outside"
         self.scope = None
@@ -455,13 +459,16 @@ class ActorCell(Cell):
             self._kill_in(self.child.shutdown, "its clean-up took longer than {:g} s")
         try:
             await on_stop(reason)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # What ended the actor matters more; this must not take its place.
             _log.warning("actor_cleanup_failed", exc_info=error, extra={"actor": self.path})
 
     def _begin_stop(self, why: str) -> None:
         if self.final:
             self.mailbox.close(f"it is stopping: {why}")
+            # Otherwise one that is slower than its ticks would never be done.
+            for tick in tuple(self.ticks):
+                tick.stop_repeating()
             if not self.child.drain:
                 self.mailbox.discard()
         else:

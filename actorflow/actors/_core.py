@@ -65,7 +65,7 @@ class Core:
         for listener in tuple(self.listeners):
             try:
                 listener(notice)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 _log.warning("listener_failed", exc_info=error, extra={"notice": notice})
 
     def count_ring(self, ring: Sequence[Cell]) -> None:

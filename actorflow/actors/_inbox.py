@@ -9,9 +9,7 @@ import trio
 
 from actorflow.errors import ActorStoppedError, InvalidArgumentError
 
-from ._letters import DeadReason
-from ._mailbox import NOTHING, WAKE
-from ._reply import Request
+from ._mailbox import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from ._reasons import Reason
     from ._ref import ActorRef
     from ._system import System
-    from ._timers import Timer
 
 M_co = TypeVar("M_co", covariant=True)
 
@@ -54,6 +51,11 @@ class Tick:
         self._is_cancelled = True
         self._timer.cancel()
         self._forget()
+
+    def stop_repeating(self) -> None:
+        """Cancel it if it is one of those that come again and again."""
+        if self._every is not None:
+            self.cancel()
 
     def taken(self) -> object:
         """Return the message, or NOTHING if it was cancelled on its way."""
@@ -131,7 +133,7 @@ class ActorContext:
         return self._tick(delay, message, None)
 
     def send_every(self, interval: float, message: object) -> Tick:
-        """Send `message` to this actor every `interval` seconds for as long as this life lasts.
+        """Send `message` to this actor every `interval` seconds until it stops or its life ends.
 
         An actor that is busy for longer than the interval finds one message, not many.
         """

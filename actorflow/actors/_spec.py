@@ -195,9 +195,7 @@ class Supervisor:
           window: see `max_restarts`.
           max_children: how many more may be spawned under it at a time.
         """
-        self.__attrs_init__(
-            children, strategy, RestartBudget(max_restarts, window), max_children
-        )
+        self.__attrs_init__(children, strategy, RestartBudget(max_restarts, window), max_children)
         _check_family(children)
 
 

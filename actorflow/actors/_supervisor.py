@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 
@@ -24,15 +24,15 @@ from ._spec import Supervisor
 from ._state import State
 from ._supervision import RestartType, affected
 from ._tree import ActorStatistics
-from ._waits import is_stuck, let_go
+from ._waits import let_go, stuck_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from ._core import Core
     from ._reasons import Reason
     from ._spec import Child
     from ._supervision import RestartBudget
-    from ._core import Core
 
 
 @final
@@ -172,21 +172,11 @@ class SupervisorCell(Cell):
     async def _start(self, cell: Cell) -> None:
         """Start a child and wait until it is ready, or its life is over again."""
         assert self._nursery is not None
-        self.starting = cell
         cell.start(self._nursery)
-        while not cell.is_settled and self.stop_reason is None:
-            await self._until(
-                lambda: cell.is_settled or self.stop_reason is not None or is_stuck(cell)
-            )
-            if is_stuck(cell):
-                await let_go()
-                if is_stuck(cell):
-                    cell.kill("it waits for an actor that waits for it to start")
-                    await self._until_down(cell)
+        await self._see_through(cell, lambda: cell.is_settled or self.stop_reason is not None)
         if not cell.is_settled:
             cell.stop("its supervisor is stopping", final=False)
-            await self._until_down(cell)
-        self.starting = None
+            await self._see_down(cell)
 
     async def _watch(self) -> ActorflowError | None:
         while self.stop_reason is None:
@@ -215,7 +205,7 @@ class SupervisorCell(Cell):
         backoff = cell.child.backoff
         delay = 0.0
         if backoff is not None:
-            cell.failures = backoff.failures_after(cell.failures, now - cell.started_at)
+            cell.failures = backoff.failures_after(cell.failures, cell.lived)
             delay = backoff.delay(cell.failures, self.core.random.random())
         plan = Plan(self._group(cell))
         for member in plan.cells:
@@ -256,7 +246,7 @@ class SupervisorCell(Cell):
             if cell.state.is_alive:
                 temporary = cell.child.restart is RestartType.TEMPORARY
                 cell.stop("its group is restarted", final=temporary)
-                await self._until_down(cell)
+                await self._see_down(cell)
 
     def _fall_due(self, plan: Plan) -> None:
         self._due.append(plan)
@@ -286,7 +276,7 @@ class SupervisorCell(Cell):
         await self._until(lambda: all(cell.state is State.ENDED for cell in spawned))
         for cell in reversed(self._static()):
             cell.stop(why, final=self.final)
-            await self._until_down(cell)
+            await self._see_down(cell)
 
     async def _until(self, arrived: Callable[[], bool]) -> None:
         self._looks_at_children = True
@@ -296,8 +286,20 @@ class SupervisorCell(Cell):
         finally:
             self._looks_at_children = False
 
-    async def _until_down(self, cell: Cell) -> None:
-        await self._until(lambda: not cell.state.is_alive)
+    async def _see_down(self, cell: Cell) -> None:
+        await self._see_through(cell, lambda: not cell.state.is_alive)
+
+    async def _see_through(self, cell: Cell, arrived: Callable[[], bool]) -> None:
+        """Wait for one child, on which all that are to be started wait with us."""
+        self.busy_with = cell
+        while not arrived():
+            await self._until(lambda: arrived() or stuck_in(cell) is not None)
+            if stuck_in(cell) is not None:
+                await let_go()
+                stuck = stuck_in(cell)
+                if stuck is not None:
+                    stuck.kill("it waits for an actor that waits for it in turn")
+        self.busy_with = None
 
     async def _rest(self) -> None:
         # One task rests here, and it looked around before it did: between that
@@ -318,7 +320,7 @@ class SupervisorCell(Cell):
 
     def _settle(self, reason: Reason) -> None:
         self._nursery = None
-        self.starting = None
+        self.busy_with = None
         self._exits.clear()
         self._due.clear()
         for cell in tuple(self.children.values()):

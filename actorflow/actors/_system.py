@@ -325,7 +325,9 @@ def open_actor(
     ends the block. `options` are those of `Child`, and ``max_restarts`` and
     ``window`` of `Supervisor`.
     """
-    limits: dict[str, Any] = {key: options.pop(key) for key in ("max_restarts", "window") if key in options}
+    limits: dict[str, Any] = {
+        key: options.pop(key) for key in ("max_restarts", "window") if key in options
+    }
     options.setdefault("restart", RestartType.TRANSIENT)
     if isinstance(behaviour, Actor):
         actor = behaviour

@@ -103,15 +103,18 @@ async def let_go() -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-def is_stuck(cell: Cell) -> bool:
-    """Tell whether `cell` waits for somebody who waits for it, and nobody gives up.
+def stuck_in(cell: Cell) -> Cell | None:
+    """Return the actor in `cell` that waits for somebody who waits for it, if nobody gives up.
 
     `begin_wait` sees every ring that a wait closes. This sees those that are
     closed by an actor which goes down while others wait for it.
     """
-    target = _awaited_by(cell)
-    ring = [] if target is None else _ring(cell, target)
-    return bool(ring) and not any(_gives_up(member) for member in ring)
+    while cell.busy_with is not None:
+        cell = cell.busy_with
+    if cell.waiting_on is None or cell.is_killed:
+        return None
+    ring = _ring(cell, cell.waiting_on)
+    return None if not ring or any(_gives_up(member) for member in ring) else cell
 
 
 def _gives_up(cell: Cell) -> bool:
@@ -134,12 +137,12 @@ def _ring(cell: Cell, target: Cell) -> list[Cell]:
 def _awaited_by(cell: Cell) -> Cell | None:
     if cell.waiting_on is not None:
         return cell.waiting_on
-    # Who has not started waits, like its supervisor, for the sibling whose turn
-    # it is.
-    if cell.starting is not None:
-        return cell.starting
+    # Who has not started waits, like its supervisor, for the sibling that is
+    # being started or stopped.
+    if cell.busy_with is not None:
+        return cell.busy_with
     while cell.state in (State.NEW, State.DOWN) and cell.parent is not None:
         cell = cell.parent
-        if cell.starting is not None:
-            return cell.starting
+        if cell.busy_with is not None:
+            return cell.busy_with
     return None

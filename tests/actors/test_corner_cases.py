@@ -12,11 +12,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actorflow.actors import (
     Actor,
+    Backoff,
     Child,
     Crashed,
     Inbox,
+    Notice,
     Reason,
     Reply,
+    RestartPlanned,
     Shutdown,
     State,
     Supervisor,
@@ -506,3 +509,93 @@ async def test_slice_of_zero_lets_others_run_at_time_zero(autojump_clock: MockCl
         assert 0 < system["a"].statistics().handled < 10
         system["a"].kill()
         await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+async def test_group_restart_does_not_wait_for_a_ring(
+    before: bool, nested: bool, autojump_clock: MockClock
+) -> None:
+    """The one that is being stopped waits for one that was stopped before it."""
+
+    async def asking(inbox: Inbox[Any]) -> None:
+        async for _ in inbox:
+            if not before:
+                await trio.sleep(1)
+            await inbox.ctx.system["last"].ask(lambda reply: reply)
+
+    async def last(inbox: Inbox[Any]) -> None:
+        async for message in inbox:
+            if message == "be slow":
+                await trio.sleep(1)
+
+    first: Child[Any] = Child("asking", asking, shutdown=math.inf)
+    path = "asking"
+    if nested:
+        first, path = Child("s", Supervisor(first)), "s/asking"
+    async with open_system(
+        first,
+        Child("fragile", obey),
+        Child("last", last, shutdown=math.inf),
+        strategy="one_for_all",
+    ) as system:
+        await system["last"].tell("be slow")
+        await system[path].tell("ask")
+        await wait_all_tasks_blocked()
+        await system["fragile"].tell("crash")
+        await trio.sleep(1.5)
+
+        assert all(info.state is State.RUNNING for _, info in system.tree().walk())
+        assert system[path].statistics().handled == 0
+
+
+async def test_slow_ticks_do_not_keep_messages_from_an_actor(autojump_clock: MockClock) -> None:
+    handled = []
+
+    async def ticking(inbox: Inbox[Any]) -> None:
+        inbox.ctx.send_every(1, "tick")
+        async for message in inbox:
+            await trio.sleep(3)
+            handled.append(message)
+
+    async with open_system(Child("a", ticking, shutdown=100), grace=100) as system:
+        for number in range(3):
+            await system["a"].tell(number)
+        await trio.sleep(4)
+        closes_at = trio.current_time()
+
+    assert [message for message in handled if message != "tick"] == [0, 1, 2]
+    # One was begun when the stop came, and every message may have let one pass.
+    assert trio.current_time() - closes_at <= 2 + 3 * 6
+
+
+async def test_backoff_counts_the_life_and_not_the_wait_for_its_supervisor(
+    autojump_clock: MockClock,
+) -> None:
+    delays = []
+
+    class SlowToStart(Actor[Any]):
+        async def on_start(self) -> None:
+            if self.ctx.incarnation > 1:
+                await trio.sleep(10)
+
+        async def receive(self, message: Any) -> None:
+            raise ValueError(message)
+
+    def note(notice: Notice) -> None:
+        if isinstance(notice, RestartPlanned) and notice.actors == ("fragile",):
+            delays.append(notice.delay)
+
+    backoff = Backoff(base=1, factor=2, reset_after=5)
+    async with open_system(
+        Child("slow", SlowToStart), Child("fragile", obey, backoff=backoff)
+    ) as system:
+        system.subscribe(note)
+        await system["fragile"].tell("crash")
+        await trio.sleep(2)
+        await system["slow"].tell("crash")
+        await trio.sleep(1)
+        await system["fragile"].tell("crash")
+        await trio.sleep(30)
+
+    assert delays == [1, 2]

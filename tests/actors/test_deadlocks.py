@@ -281,7 +281,7 @@ async def test_start_is_given_up_when_the_awaited_sibling_goes_down(
         await system[path].tell("broken")
         await trio.sleep(10)
 
-        assert any("waits for it to start" in reason for reason in reasons)
+        assert any("waits for it in turn" in reason for reason in reasons)
         assert all(info.state == "running" for _, info in system.tree().walk())
 
 
