@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._analytics import AnalyticsEvent as AnalyticsEvent, AnalyticsExporter as AnalyticsExporter
+from ._analytics_sink import AnalyticsSink as AnalyticsSink
 from ._backlog import wait_for_event_sink_tasks as wait_for_event_sink_tasks
 from ._backpressure import (
     BackpressureAwareEventSink as BackpressureAwareEventSink,
@@ -15,6 +16,7 @@ from ._bound import (
     bound_sink as bound_sink,
     report as report,
 )
+from ._buffered import BufferedExporter as BufferedExporter
 from ._catalogue import CATALOGUE as CATALOGUE
 from ._current import (
     clear_event_sink as clear_event_sink,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
@@ -44,13 +44,26 @@ class Backlog:
         return done
 
 
-# Backlogs that somebody works on, in this `trio.run`.
-_worked_on: Final[trio.lowlevel.RunVar[set[Backlog]]] = trio.lowlevel.RunVar(
+class Work(Protocol):
+    """What somebody works on."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to wait for."""
+        ...
+
+    def everything_so_far(self) -> trio.Event:
+        """Return what will be set when all that is there by now is done."""
+        ...
+
+
+# What somebody works on, in this `trio.run`.
+_worked_on: Final[trio.lowlevel.RunVar[set[Work]]] = trio.lowlevel.RunVar(
     "actorflow_event_backlogs"
 )
 
 
-def _backlogs() -> set[Backlog]:
+def _present_work() -> set[Work]:
     try:
         return _worked_on.get()
     except LookupError:
@@ -58,14 +71,14 @@ def _backlogs() -> set[Backlog]:
         return _worked_on.get()
 
 
-def work_begins(backlog: Backlog) -> None:
-    """Let `wait_for_event_sink_tasks` wait for a backlog."""
-    _backlogs().add(backlog)
+def work_begins(work: Work) -> None:
+    """Let `wait_for_event_sink_tasks` wait for it."""
+    _present_work().add(work)
 
 
-def work_ends(backlog: Backlog) -> None:
+def work_ends(work: Work) -> None:
     """Undo `work_begins`."""
-    _backlogs().discard(backlog)
+    _present_work().discard(work)
 
 
 async def wait_for_event_sink_tasks() -> None:
@@ -74,7 +87,7 @@ async def wait_for_event_sink_tasks() -> None:
     An event that failed is out too; errors are not raised. Sinks that are not
     started, or stopped again, are not waited for: nobody would deliver.
     """
-    pending = [backlog.everything_so_far() for backlog in _backlogs() if not backlog.is_empty]
+    pending = [work.everything_so_far() for work in _present_work() if not work.is_empty]
     await trio.lowlevel.checkpoint()
     for done in pending:
         await done.wait()

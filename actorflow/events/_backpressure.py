@@ -6,7 +6,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from enum import Enum
 from types import TracebackType
@@ -15,13 +15,12 @@ from typing import Any, Final, Self, TypeAlias, final
 import attrs
 import trio
 
-from actorflow.actors import ActorContext, Inbox, System, current_system, open_system
+from actorflow.actors import Inbox, System, current_system
 from actorflow.errors import (
     ActorStoppedError,
     ForeignThreadError,
     InvalidEventSinkError,
     SinkClosedError,
-    SinkNotOwnedError,
     SinkNotRunningError,
 )
 
@@ -31,6 +30,7 @@ from ._log_budget import BudgetedLog
 from ._logging_sink import LoggingEventSink
 from ._metrics import BackpressureMetrics
 from ._sink import EventSink, checked_sink, close_sink, flush_sink, takes_of
+from ._worker import Worker
 
 _logger: Final = logging.getLogger("actorflow.events.backpressure")
 
@@ -127,14 +127,12 @@ class BackpressureAwareEventSink:
         self._state = _State.NEW
         # Starting and stopping one at a time: each waits for the worker.
         self._change = trio.Lock()
-        self._worker: ActorContext | None = None
-        self._is_idle = False
+        self._worker = Worker("event_sink", self._work, shutdown=stop_timeout)
         # Whether the worker, told to stop, delivers what is left.
         self._drains = True
         self._is_telling = False
         self._left: tuple[_Event, ...] = ()
         self._report = DrainReport()
-        self._blocks: list[AsyncExitStack] = []
 
     def __repr__(self) -> str:
         return f"<BackpressureAwareEventSink {self._state.value}, {len(self._queue)} queued>"
@@ -173,7 +171,7 @@ class BackpressureAwareEventSink:
         try:
             if self._state is _State.NEW:
                 await self._start_if_owned(place)
-            self._wake()
+            self._worker.wake()
             if place is not None:
                 await place.decided.wait()
         finally:
@@ -187,7 +185,7 @@ class BackpressureAwareEventSink:
         self._check_thread()
         is_open = self._state is _State.RUNNING or self._state is _State.NEW
         if is_open and self._queue.offer((type, data)):
-            self._wake()
+            self._worker.wake()
             return True
         self._drop(type, data)
         return False
@@ -196,7 +194,7 @@ class BackpressureAwareEventSink:
         """Take an event if the worker runs and there is room; else it comes through `emit`."""
         self._check_thread()
         if self._state is _State.RUNNING and self._queue.offer((type, data)):
-            self._wake()
+            self._worker.wake()
             return True
         return False
 
@@ -215,8 +213,11 @@ class BackpressureAwareEventSink:
     async def _start_if_owned(self, place: object | None) -> None:
         system = current_system()
         if system is not None:
-            await self.start(system)
-        elif place is not None:
+            # A system that closes starts nothing any more; then it is as if there were none.
+            with suppress(ActorStoppedError):
+                await self.start(system)
+                return
+        if place is not None and self._state is _State.NEW:
             raise SinkNotRunningError(repr(self), len(self._queue), self._queue.max_size)
 
     def _accept(self) -> None:
@@ -243,40 +244,21 @@ class BackpressureAwareEventSink:
 
     # The worker
 
-    def _wake(self) -> None:
-        if self._is_idle:
-            self._is_idle = False
-            assert self._worker is not None
-            # Told to stop it wakes up as well, and looks at the queue before it goes.
-            with suppress(ActorStoppedError):
-                self._worker.ref.tell_nowait(None)
-
     async def _work(self, inbox: Inbox[None]) -> None:
         _served.set(self)
-        self._worker = inbox.ctx
         self._state = _State.RUNNING
         work_begins(self._backlog)
         try:
             while self._state is _State.RUNNING:
                 await self._deliver_queue()
-                await self._rest(inbox)
+                if self._state is _State.RUNNING and not await self._worker.rest(inbox):
+                    self._state = _State.DRAINING
             await self._deliver_queue()
             if self._drains:
                 await self._flush_downstream()
         finally:
             work_ends(self._backlog)
             self._end()
-
-    async def _rest(self, inbox: Inbox[None]) -> None:
-        if self._state is _State.RUNNING:
-            self._is_idle = True
-            try:
-                await inbox.receive()
-            except trio.EndOfChannel:
-                # The system stops its actors.
-                self._state = _State.DRAINING
-            finally:
-                self._is_idle = False
 
     async def _deliver_queue(self) -> None:
         served = 0
@@ -361,26 +343,14 @@ class BackpressureAwareEventSink:
           SinkNotOwnedError: if there is no system.
         """
         async with self._change:
-            if self._worker is not None and self._worker.is_stopping:
+            ctx = self._worker.ctx
+            if ctx is not None and ctx.is_stopping:
                 # The last system closes, and the worker is not done yet.
-                await self._worker.ref.wait_stopped()
-            if self._state is _State.RUNNING:
-                return
-            owner = system or current_system()
-            if owner is None:
-                raise SinkNotOwnedError(repr(self))
-            self._thread = threading.get_ident()
-            self._drains = True
-
-            async def event_sink(inbox: Inbox[None]) -> None:
-                await self._work(inbox)
-
-            await owner.spawn(
-                event_sink,
-                under="sinks" if "sinks" in owner else "",
-                shutdown=self._stop_timeout,
-                capacity=1,
-            )
+                await self._worker.wait_stopped()
+            if self._state is not _State.RUNNING:
+                self._thread = threading.get_ident()
+                self._drains = True
+                await self._worker.start(system)
 
     async def stop(self, *, drain: bool = True, timeout: float = 5.0) -> DrainReport:
         """Take no more events, deliver what was accepted, and say what became of it.
@@ -401,20 +371,18 @@ class BackpressureAwareEventSink:
             return self._report
 
     async def _stop_worker(self, *, drain: bool, timeout: float) -> DrainReport:
-        assert self._worker is not None
-        worker = self._worker.ref
         delivered, failed = self._delivered, self._failed
         self._state = _State.DRAINING
         self._drains = drain
-        self._wake()
+        self._worker.wake()
         try:
             with trio.move_on_after(timeout) as patience:
-                await worker.wait_stopped()
+                await self._worker.wait_stopped()
         finally:
             if self._state is not _State.STOPPED:
-                worker.kill("its sink was stopped and did not get done in time")
+                self._worker.kill("its sink was stopped and did not get done in time")
                 with trio.CancelScope(shield=True):
-                    await worker.wait_stopped()
+                    await self._worker.wait_stopped()
         return DrainReport(
             delivered=self._delivered - delivered,
             failed=self._failed - failed,
@@ -439,13 +407,7 @@ class BackpressureAwareEventSink:
         await close_sink(self._downstream)
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as block:
-            system = current_system()
-            if system is None:
-                opening = open_system(grace=self._stop_timeout)
-                system = await block.enter_async_context(opening)
-            await self.start(system)
-            self._blocks.append(block.pop_all())
+        await self._worker.enter_block(self.start)
         return self
 
     async def __aexit__(
@@ -459,7 +421,7 @@ class BackpressureAwareEventSink:
             with trio.CancelScope(shield=True):
                 await self.stop(drain=True, timeout=self._stop_timeout)
         finally:
-            suppressed = await self._blocks.pop().__aexit__(kind, error, traceback)
+            suppressed = await self._worker.leave_block(kind, error, traceback)
         return suppressed
 
 

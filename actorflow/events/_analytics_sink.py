@@ -1,0 +1,207 @@
+"""A sink that hands events to an exporter."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, final
+
+import attrs
+import trio
+
+from actorflow.actors import Inbox, System
+from actorflow.errors import ExportError, InvalidArgumentError, SinkClosedError
+
+from ._analytics import AnalyticsEvent, AnalyticsExporter
+from ._backlog import Backlog, work_begins, work_ends
+from ._fan_out import TypeFilter
+from ._log_budget import BudgetedLog
+from ._worker import Worker
+
+_logger: Final = logging.getLogger("actorflow.events")
+
+# How many events an exporter gets at a time.
+_BATCH: Final = 100
+
+
+@final
+@attrs.define(eq=False)
+class _Entry:
+    event: AnalyticsEvent
+    error: Exception | None = None
+
+
+@final
+class AnalyticsSink:
+    """Turns events into `AnalyticsEvent` objects and exports them, in order.
+
+    `emit` waits for the export. `try_emit` leaves the event in a queue, which is
+    exported by an actor, of the `async with` block around the sink or of a system;
+    without one, by the next `emit`, `flush` or `aclose`. Events of an export that
+    fails are counted in `failed` and logged; a `BufferedExporter` would keep them.
+    """
+
+    def __init__(
+        self,
+        exporter: AnalyticsExporter,
+        *,
+        include_patterns: Collection[str] | None = None,
+        exclude_patterns: Collection[str] | None = None,
+        max_pending: int = 1000,
+        stop_timeout: float = 5.0,
+    ) -> None:
+        if max_pending < 1:
+            raise InvalidArgumentError("max_pending", max_pending, "at least 1")
+        self.dropped = 0
+        self.failed = 0
+        self._exporter = exporter
+        self._filter = TypeFilter(include_patterns, exclude_patterns or ())
+        self._max_pending = max_pending
+        self._stop_timeout = stop_timeout
+        self._pending: deque[_Entry] = deque()
+        self._backlog = Backlog()
+        self._exporting = trio.StrictFIFOLock()
+        self._is_closed = False
+        self._is_owned = False
+        self._worker = Worker("analytics_sink", self._work, shutdown=stop_timeout)
+        self._dropped_log = BudgetedLog(
+            logging.getLogger("actorflow.events.backpressure"),
+            logging.WARNING,
+            "Event dropped due to backpressure",
+        )
+        self._failed_log = BudgetedLog(_logger, logging.ERROR, "analytics_export_failed")
+
+    @property
+    def pending(self) -> int:
+        """How many events wait for their export."""
+        return len(self._pending)
+
+    def takes(self, type: str) -> bool:
+        """Whether events of this type are exported."""
+        return self._filter.passes(type)
+
+    async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+        """Export an event, after those that came before it.
+
+        Raises:
+          ExportError: if the exporter failed.
+          SinkClosedError: if the sink was closed.
+        """
+        if self._is_closed:
+            raise SinkClosedError("AnalyticsSink", type)
+        if self._filter.passes(type):
+            entry = self._accept(type, data)
+            await self._export_pending()
+            if entry.error is not None:
+                raise ExportError(1, _name_of(self._exporter)) from entry.error
+
+    def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
+        """Queue an event for export; drop it and answer False if the queue is full."""
+        if not self._filter.passes(type):
+            return True
+        if self._is_closed or len(self._pending) >= self._max_pending:
+            self.dropped += 1
+            self._dropped_log.write(
+                event_type=type, queue_size=len(self._pending), dropped_total=self.dropped
+            )
+            return False
+        self._accept(type, data)
+        self._worker.wake()
+        return True
+
+    def offer(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
+        """Queue an event if there is an actor to export it, and room."""
+        if not self._is_owned or self._is_closed or len(self._pending) >= self._max_pending:
+            return False
+        return self.try_emit(type=type, data=data)
+
+    def _accept(self, type: str, data: Mapping[str, Any] | None) -> _Entry:
+        entry = _Entry(AnalyticsEvent.from_payload(type, data))
+        self._pending.append(entry)
+        self._backlog.accepted += 1
+        return entry
+
+    async def _export_pending(self) -> None:
+        async with self._exporting:
+            while self._pending:
+                batch = [self._pending[place] for place in range(min(_BATCH, len(self._pending)))]
+                error = await self._export([entry.event for entry in batch])
+                # Only now: an export that was cancelled is repeated.
+                for entry in batch:
+                    entry.error = error
+                    self._pending.popleft()
+                self._backlog.settle(len(batch))
+
+    async def _export(self, events: list[AnalyticsEvent]) -> Exception | None:
+        try:
+            await self._exporter.export_batch(events)
+        except Exception as error:  # noqa: BLE001 - exporters are user code
+            self.failed += len(events)
+            self._failed_log.write(error, events=len(events), error=repr(error))
+            return error
+        return None
+
+    async def _work(self, inbox: Inbox[None]) -> None:
+        self._is_owned = True
+        work_begins(self._backlog)
+        try:
+            while not self._is_closed:
+                await self._export_pending()
+                if not await self._worker.rest(inbox):
+                    break
+            await self._export_pending()
+        finally:
+            work_ends(self._backlog)
+            self._is_owned = False
+
+    async def flush(self) -> None:
+        """Export what is queued and flush the exporter."""
+        await self._export_pending()
+        await self._exporter.flush()
+
+    async def aclose(self) -> None:
+        """Take no more events, export what is queued and close the exporter."""
+        self._is_closed = True
+        self._worker.wake()
+        self._dropped_log.settle()
+        try:
+            await self._export_pending()
+        finally:
+            self._failed_log.settle()
+            if self._pending:
+                left = {"remaining": len(self._pending), "in_flight_type": None}
+                _logger.error("event_sink_drain_timeout", extra=left)
+            with trio.move_on_after(self._stop_timeout, shield=True):
+                await self._exporter.close()
+
+    async def start(self, system: System | None = None) -> None:
+        """Let an actor of `system`, by default the one around the caller, export what is queued.
+
+        Raises:
+          SinkNotOwnedError: if there is no system.
+        """
+        if not self._is_owned:
+            await self._worker.start(system)
+
+    async def __aenter__(self) -> Self:
+        await self._worker.enter_block(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            with trio.move_on_after(self._stop_timeout, shield=True):
+                await self.aclose()
+        finally:
+            suppressed = await self._worker.leave_block(kind, error, traceback)
+        return suppressed
+
+
+def _name_of(exporter: AnalyticsExporter) -> str:
+    return type(exporter).__name__
