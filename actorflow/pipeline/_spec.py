@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final, get_arg
 import attrs
 
 from actorflow.errors import contract_error
-from actorflow.model import FrozenDict, StageKind, freeze
+from actorflow.model import FrozenDict, StageKind
 
 from ._predicates import Edge, leaves, why_no_condition
 from ._runners import check_runner, declared_kind, declared_name, described
@@ -102,7 +102,7 @@ class StageSpec:
             _keys(name, "inputs", inputs),
             _keys(name, "outputs", outputs),
             conditional,
-            freeze(dict(args)),
+            FrozenDict(args),
             when,
             FrozenDict(conditions),
             join,

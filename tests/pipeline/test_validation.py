@@ -269,6 +269,11 @@ def test_producer_must_not_wait_for_its_consumer(
     assert " -> ".join(path) in str(error)
 
 
+@pytest.mark.spec("20.3.8")
+def test_streams_are_not_looked_into_while_stages_wait_in_a_ring() -> None:
+    assert codes(spec("p", "c"), spec("d", "p"), spec("c", "d", stream_from="p")) == ["CYCLE"]
+
+
 @pytest.mark.spec("20.9.3")
 @pytest.mark.parametrize(
     "stages",
