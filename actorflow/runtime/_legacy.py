@@ -15,8 +15,8 @@ from actorflow.pipeline import FailureMode, chosen
 from actorflow.stages import PipelineContext, StageResult
 
 from ._graph import UnifiedStageGraph
-from ._lifecycle import PIPELINE_CANCELED
 from ._stage_actor import caller_of
+from ._stage_results import PIPELINE_CANCELED
 
 if TYPE_CHECKING:
     from actorflow.pipeline import StageSpec

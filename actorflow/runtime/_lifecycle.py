@@ -13,21 +13,23 @@ from actorflow.events import WideEventEmitter, stage_counts
 from actorflow.model import StageStatus
 
 from ._run_state import Ending
+from ._stage_life import StageState
+from ._stage_results import PIPELINE_CANCELED
 
 if TYPE_CHECKING:
     from actorflow.cancellation import CleanupReport
     from actorflow.events import BoundEventSink
     from actorflow.model import StageOutput
     from actorflow.pipeline import StageSpec
-    from actorflow.stages import PipelineContext, StageResult
+    from actorflow.stages import PipelineContext
 
     from ._results import FailureRecord
-    from ._run_state import Cancellation, Settle, StageEnd
+    from ._run_state import Cancellation, StageEnd
+    from ._stage_results import Attempt, StageResults
     from ._streams import StreamEdge
 
 _log: Final = logging.getLogger("actorflow.runtime")
 
-PIPELINE_CANCELED: Final = "Pipeline canceled"
 STAGE_SKIPPED: Final = "Stage returned skip"
 
 
@@ -65,31 +67,27 @@ class Lifecycle:
         self._record(logging.INFO, "run_started", stage_count=stage_count)
         await self._sink.emit(type="pipeline.started", data=data)
 
-    async def run_completed(self, results: Mapping[str, StageResult]) -> None:
+    async def run_completed(self, results: StageResults) -> None:
         data = self._summary(results)
         self._report_wide(Ending.COMPLETED, results, data["duration_ms"])
         await self._sink.emit(type="pipeline.completed", data=data)
         self._run_ended(Ending.COMPLETED)
 
-    async def run_failed(
-        self, results: Mapping[str, StageResult], error: str, cause: BaseException
-    ) -> None:
-        failed = sorted(name for name, result in results.items() if result.status == "failed")
+    async def run_failed(self, results: StageResults, error: str, cause: BaseException) -> None:
+        states = results.states()
         data = {
             **self._summary(results),
             "error": error,
             "error_type": type(cause).__name__,
             "code": _code_of(cause),
-            "failed_stages": failed,
+            "failed_stages": sorted(n for n, s in states.items() if s is StageState.FAILED),
         }
         self._report_wide(Ending.FAILED, results, data["duration_ms"])
         await self._sink.emit(type="pipeline.failed", data=data)
         self._run_ended(Ending.FAILED)
 
-    async def run_canceled(
-        self, results: Mapping[str, StageResult], cancellation: Cancellation
-    ) -> None:
-        completed = sum(result.status == "completed" for result in results.values())
+    async def run_canceled(self, results: StageResults, cancellation: Cancellation) -> None:
+        completed = list(results.states().values()).count(StageState.COMPLETED)
         duration_ms = self._duration_ms()
         data = {
             "pipeline_name": self._pipeline_name,
@@ -112,16 +110,14 @@ class Lifecycle:
         )
         self._run_ended(Ending.CANCELED)
 
-    def _summary(self, results: Mapping[str, StageResult]) -> dict[str, Any]:
+    def _summary(self, results: StageResults) -> dict[str, Any]:
         return {
             "pipeline_name": self._pipeline_name,
             "duration_ms": self._duration_ms(),
-            "stage_counts": stage_counts(result.status for result in results.values()),
+            "stage_counts": stage_counts(results.states().values()),
         }
 
-    def _report_wide(
-        self, ending: Ending, results: Mapping[str, StageResult], duration_ms: float
-    ) -> None:
+    def _report_wide(self, ending: Ending, results: StageResults, duration_ms: float) -> None:
         if self._pipeline_wide is not None:
             self._pipeline_wide.emit_pipeline_event(
                 ctx=self._context,
@@ -145,8 +141,9 @@ class Lifecycle:
             self._sink.try_emit(type="stage.started", data=data)
         self._record(logging.DEBUG, "stage_started", stage=spec.name, attempt=attempt)
 
-    def stage_settled(self, spec: StageSpec, settle: Settle, result: StageResult) -> None:
+    def stage_settled(self, spec: StageSpec, attempt: Attempt) -> None:
         """Report the end of an attempt."""
+        settle = attempt.settle
         end, output = settle.end, settle.output
         if end is None:
             self._stage_skipped(spec, output, None)
@@ -157,7 +154,7 @@ class Lifecycle:
         else:
             self._stage_ended(spec, settle.attempt, end, end.output)
         if self._stage_wide is not None:
-            self._stage_wide.emit_stage_event(ctx=self._context, result=result)
+            self._stage_wide.emit_stage_event(ctx=self._context, result=attempt.result())
 
     def _stage_ended(
         self, spec: StageSpec, attempt: int, end: StageEnd, output: StageOutput

@@ -13,6 +13,8 @@ from actorflow.errors import StageNotFoundError, StageNotOkError
 from actorflow.model import FrozenDict, StageOutput, StageStatus, freeze
 from actorflow.stages import StageResult
 
+from ._stage_results import StageResults
+
 _ABSENT: Final = object()
 _NOTHING: Final[Mapping[str, StageResult]] = MappingProxyType({})
 
@@ -63,7 +65,11 @@ class PipelineResults(Mapping[str, StageOutput]):
         self._outputs: Final = dict(outputs)
         self.failures: Final = tuple(failures)
         """Every failure of the run, in order."""
-        self.stage_results: Final = MappingProxyType(dict(stage_results))
+        self.stage_results: Final[Mapping[str, StageResult]] = (
+            stage_results
+            if isinstance(stage_results, StageResults)
+            else MappingProxyType(dict(stage_results))
+        )
         """How each call went, also of stages that left no output."""
 
     def __getitem__(self, stage: str) -> StageOutput:

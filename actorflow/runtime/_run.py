@@ -11,10 +11,10 @@ wait. From there on it waits shielded, until the last stage has reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
@@ -23,12 +23,12 @@ from actorflow.actors import ActorInfo, ActorStatistics, State, current_system
 from actorflow.cancellation import CancellationToken, CleanupRegistry
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
 from actorflow.events import BoundEventSink, event_sink_scope, get_event_sink
-from actorflow.model import StageOutput
+from actorflow.model import FrozenDict, StageOutput
 from actorflow.pipeline import FailureMode
-from actorflow.stages import PipelineTimer, StageContext, StageInputs, StageResult
+from actorflow.stages import PipelineTimer, StageContext, StageInputs
 
 from ._lane import Lane
-from ._lifecycle import PIPELINE_CANCELED, Lifecycle
+from ._lifecycle import Lifecycle
 from ._results import PipelineResults
 from ._run_state import (
     ENCLOSING_SCOPE,
@@ -41,13 +41,13 @@ from ._run_state import (
     StageEnd,
 )
 from ._stage_actor import StageCall, failure_of
+from ._stage_results import Attempt, StageResults
 from ._status import RunPhase, RunStatus
 from ._streams import Streams
 
 if TYPE_CHECKING:
     from actorflow.errors import ActorflowError
     from actorflow.events import EventSink
-    from actorflow.pipeline import StageSpec
     from actorflow.stages import PipelineContext
 
     from ._graph import UnifiedStageGraph
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 EXTERNAL: Final = "<external>"
 USER_REQUESTED: Final = "user_requested"
+
+_NO_STREAMS: Final[Mapping[str, Any]] = FrozenDict()
 
 _Report: TypeAlias = tuple[StageCall, StageEnd | None]
 """A call with its end, or with None when its stage starts."""
@@ -87,7 +89,9 @@ class Run:
         self._lane: Lane[_Report] = Lane()
         self._nursery: trio.Nursery | None = None
         self._calls: dict[int, StageCall] = {}
-        self._stage_results: dict[str, StageResult] = {}
+        self._attempts: dict[str, Attempt] = {}
+        # The Unix time at zero on trio's clock.
+        self._wall_zero = clock.timestamp() - trio.current_time()
         self._started_at: datetime | None = None
         self._ended_at: datetime | None = None
         self._crash: Exception | None = None
@@ -138,15 +142,23 @@ class Run:
         """What there is so far."""
         if self._results is not None:
             return self._results
+        return self._results_with(self._stage_results())
+
+    def _results_with(self, stage_results: StageResults) -> PipelineResults:
+        failures = self._state.failures.failures
+        return PipelineResults(self._state.outputs, failures=failures, stage_results=stage_results)
+
+    def _stage_results(self) -> StageResults:
+        if not self.graph.guard_retries:
+            return StageResults(self._attempts)
+        # What was put back to be repeated counts as not run until it is.
         outputs = self._state.outputs
-        stage_results = {
-            name: result
-            for name, result in self._stage_results.items()
-            # What was put back to be repeated counts as not run until it is.
-            if name in outputs or result.output is None
-        }
-        return PipelineResults(
-            outputs, failures=self._state.failures.failures, stage_results=stage_results
+        return StageResults(
+            {
+                name: attempt
+                for name, attempt in self._attempts.items()
+                if name in outputs or attempt.settle.output is None
+            }
         )
 
     @property
@@ -266,7 +278,10 @@ class Run:
             await self._lane.wait()
             # trio wakes tasks that are due at the same time in any order. What they
             # report must not depend on that, or no run could be repeated.
-            for call, end in sorted(self._lane.take(), key=_by_number):
+            reports = self._lane.take()
+            if len(reports) > 1:
+                reports.sort(key=_by_number)
+            for call, end in reports:
                 if end is None:
                     commands = self._state.called(call.number, trio.current_time())
                 else:
@@ -293,8 +308,8 @@ class Run:
             self.warnings += [f"cleanup {name} failed: {error!r}" for name, error in report.failed]
         # From here on nobody can change how it ended.
         self._ended_at = clock.now()
-        self._results = results = self.results
-        stage_results = results.stage_results
+        stage_results = self._stage_results()
+        self._results = results = self._results_with(stage_results)
         if self._crash is not None:
             self._error = self._crash
             await self._lifecycle.run_failed(stage_results, str(self._crash), self._crash)
@@ -386,38 +401,18 @@ class Run:
             for event in output.events:
                 data = {"stage": spec.name, **event.data}
                 self._sink.try_emit(type=event.type, data=data)
-        cause = None if end is None or end.failure is None else end.failure.exception
-        for edge in self.streams.settle(settle.stage, output, cause):
-            self._lifecycle.stream_closed(edge)
-        result = self._result_of(spec, settle)
-        self._stage_results[spec.name] = result
-        self._lifecycle.stage_settled(spec, settle, result)
+        streams = self._settle_streams(settle) if self.graph.stream_edges else _NO_STREAMS
+        ended_at = trio.current_time() if end is None else end.ended_at
+        attempt = Attempt(spec.name, spec.kind, settle, self._wall_zero + ended_at, streams)
+        self._attempts[spec.name] = attempt
+        self._lifecycle.stage_settled(spec, attempt)
 
-    def _result_of(self, spec: StageSpec, settle: Settle) -> StageResult:
-        end, output = settle.end, settle.output
-        ended_at = clock.now()
-        more: dict[str, Any] = {"kind": spec.kind, "attempt": settle.attempt}
-        if settle.skipped_by is not None:
-            more["skipped_by"] = settle.skipped_by
-        if self.graph.stream_edges:
-            more["streams"] = self.streams.numbers_of(settle.stage)
-        if end is None:
-            return StageResult.from_output(
-                spec.name, output, started_at=ended_at, ended_at=ended_at, **more
-            )
-        if output is None:
-            more["error"] = PIPELINE_CANCELED
-        return StageResult.from_output(
-            spec.name,
-            output,
-            started_at=datetime.fromtimestamp(end.started_at, timezone.utc),
-            ended_at=ended_at,
-            duration_ms=end.duration_ms,
-            tries=end.tries,
-            timed_out=end.timed_out,
-            warnings=end.warnings,
-            **more,
-        )
+    def _settle_streams(self, settle: Settle) -> Mapping[str, Any]:
+        end = settle.end
+        cause = None if end is None or end.failure is None else end.failure.exception
+        for edge in self.streams.settle(settle.stage, settle.output, cause):
+            self._lifecycle.stream_closed(edge)
+        return self.streams.numbers_of(settle.stage)
 
     # What stage calls need
 
@@ -458,7 +453,7 @@ class Run:
     def _fail_uncalled(self, number: int, error: ActorflowError) -> StageEnd:
         output = StageOutput.fail(error)
         failure = failure_of(self.graph.specs[number].name, output, error)
-        return StageEnd(output, failure, raised=True, started_at=clock.timestamp())
+        return StageEnd(output, failure, raised=True, ended_at=trio.current_time())
 
     def _describe(self) -> ActorInfo:
         name = f"run {self.pipeline_name} {self.context.pipeline_run_id}"

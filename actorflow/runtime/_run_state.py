@@ -41,7 +41,7 @@ from ._stage_life import LIFE, SETTLED, StageChange, StageState
 
 if TYPE_CHECKING:
     from actorflow.errors import ActorflowError
-    from actorflow.pipeline import GuardRetryPolicy, SkippedBy, Wiring
+    from actorflow.pipeline import GuardRetryPolicy, SkippedBy, StageSpec, Wiring
     from actorflow.stages import StageInputs
 
     from ._results import FailureRecord
@@ -66,8 +66,8 @@ class StageEnd:
 
     # What only the reports about it need.
     was_called: bool = False
-    started_at: float = 0.0
-    """Unix time."""
+    ended_at: float = 0.0
+    """On trio's clock."""
     duration_ms: float = 0.0
     tries: int = 1
     wanted_retry: bool = False
@@ -207,6 +207,7 @@ class RunState:
         self._unsettled = len(self._stages)
         self._running = 0
         self._stopping = False
+        self._all_went_well = True
         self._unheld: deque[_Stage] = deque()
         self._ready: list[_Stage] = []
         self._slots = Slots(max_concurrency, wiring)
@@ -301,6 +302,11 @@ class RunState:
 
     def _consider(self, stage: _Stage, now: float) -> None:
         number = stage.number
+        if self._all_went_well and not _has_conditions(self._wiring.specs[number]):
+            # No rule could object. Most stages are like that, and asking is not free.
+            stage.move(StageChange.READY)
+            self._ready.append(stage)
+            return
         decision = decide(
             self._wiring, number, self._settled, self._mode, lambda: self._read_inputs(number)
         )
@@ -363,6 +369,8 @@ class RunState:
         self.outputs[stage.name] = output
         if output.status is StageStatus.OK:
             self.failures.record_completion(stage.name)
+        else:
+            self._all_went_well = False
         self._commands.append(
             Settle(stage.number, stage.attempt, stage.state, output, end, skipped_by)
         )
@@ -528,6 +536,10 @@ class RunState:
 
     def _report(self, what: str, **data: object) -> None:
         self._commands.append(Report(f"guard_retry.{what}", data))
+
+
+def _has_conditions(spec: StageSpec) -> bool:
+    return bool(spec.when or spec.conditional or spec.edge_conditions or spec.inputs)
 
 
 def _by_number(stage: _Stage) -> int:

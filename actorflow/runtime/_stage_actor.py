@@ -79,7 +79,6 @@ class StageCall:
         "_end",
         "_expired",
         "_run",
-        "_started_at",
         "_tries",
         "_try_scope",
         "attempt",
@@ -105,7 +104,6 @@ class StageCall:
         # Only a stage that may be interrupted while its run goes on has one.
         self.scope = scope
         self._begun_at = 0.0
-        self._started_at = 0.0
         self._tries = 0
         self._try_scope: trio.CancelScope | None = None
         self._expired: StageTimeoutError | None = None
@@ -116,7 +114,6 @@ class StageCall:
     async def live(self) -> None:
         """Call the stage, and report the end of that whatever it is."""
         self._begun_at = trio.current_time()
-        self._started_at = clock.timestamp()
         try:
             if self.scope is None:
                 await self._call()
@@ -231,12 +228,13 @@ class StageCall:
     def _ended(
         self, output: StageOutput | None, failure: FailureRecord | None = None, **more: Any
     ) -> StageEnd:
-        duration_ms = round((trio.current_time() - self._begun_at) * 1000, 3)
+        ended_at = trio.current_time()
+        duration_ms = round((ended_at - self._begun_at) * 1000, 3)
         return StageEnd(
             output and output.with_duration(duration_ms),
             failure,
             was_called=True,
-            started_at=self._started_at,
+            ended_at=ended_at,
             duration_ms=duration_ms,
             tries=self._tries,
             **more,
