@@ -178,10 +178,6 @@ def _is_sequence(value: object) -> bool:
     return isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
 
 
-def _nesting_of(value: Any) -> int:
-    return value._nesting if type(value) in _FROZEN else 0
-
-
 class _Freezer:
     """One walk through a value.
 
@@ -190,39 +186,34 @@ class _Freezer:
     one that is met again before it is finished contains itself.
     """
 
+    __slots__ = ("_made", "_path", "_root")
+
     def __init__(self, root: str) -> None:
-        self._root: Final = root
-        self._path: Final[list[str | int]] = []
+        self._root = root
+        self._path: list[str | int] = []
         # By identity of the container, which is kept here so that no other
         # object can get the same one meanwhile.
-        self._made: Final[dict[int, tuple[Any, Any]]] = {}
+        self._made: dict[int, tuple[Any, Any]] = {}
 
     def freeze(self, value: Any) -> Any:
         kind = type(value)
         if kind in _ATOMS:
             return value
         if kind in _FROZEN:
-            self._refuse_too_deep(value._nesting)
-            return value
+            return self._with_room(value)
+        build: Callable[[Any], Any]
         if isinstance(value, (dict, MappingProxyType)):
-            return self._container(value, self._mapping)
-        if _is_sequence(value):
-            return self._container(value, self._sequence)
-        if isinstance(value, set):
+            build = self._mapping
+        elif kind is list or _is_sequence(value):
+            build = self._sequence
+        else:
             # What is in a set has a hash, so it does not change.
-            return frozenset(value)
-        return value
-
-    def _container(self, value: Any, build: Callable[[Any], Any]) -> Any:
-        _, made = self._made.get(id(value), (value, None))
-        if made is _UNFINISHED:
-            raise InvalidArgumentError(
-                self._where(), value, "something that does not contain itself"
-            )
-        if made is not None:
-            self._refuse_too_deep(made._nesting)
-            return made
-        self._refuse_too_deep(1)
+            return frozenset(value) if isinstance(value, set) else value
+        known = self._made.get(id(value))
+        if known is not None:
+            return self._again(*known)
+        if len(self._path) == MAX_NESTING:
+            self._refuse_depth()
         self._made[id(value)] = value, _UNFINISHED
         made = build(value)
         self._made[id(value)] = value, made
@@ -234,35 +225,43 @@ class _Freezer:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidTypeError(self._where(), key, "a mapping whose keys are strings")
-            if type(item) in _ATOMS:
-                items[key] = item
-            else:
-                items[key] = frozen = self._inside(key, item)
-                below = max(below, _nesting_of(frozen))
+            if type(item) not in _ATOMS:
+                self._path.append(key)
+                item = self.freeze(item)  # noqa: PLW2901
+                self._path.pop()
+                if type(item) in _FROZEN and item._nesting > below:
+                    below = item._nesting
+            items[key] = item
         return _frozen_dict(items, below + 1)
 
     def _sequence(self, value: Iterable[Any]) -> FrozenList:
         items: list[Any] = []
         below = 0
-        for index, item in enumerate(value):
-            if type(item) in _ATOMS:
-                items.append(item)
-            else:
-                items.append(frozen := self._inside(index, item))
-                below = max(below, _nesting_of(frozen))
+        for item in value:
+            if type(item) not in _ATOMS:
+                self._path.append(len(items))
+                item = self.freeze(item)  # noqa: PLW2901
+                self._path.pop()
+                if type(item) in _FROZEN and item._nesting > below:
+                    below = item._nesting
+            items.append(item)
         return _frozen_list(items, below + 1)
 
-    def _inside(self, step: str | int, item: Any) -> Any:
-        self._path.append(step)
-        frozen = self.freeze(item)
-        self._path.pop()
+    def _again(self, value: Any, made: Any) -> Any:
+        if made is _UNFINISHED:
+            raise InvalidArgumentError(
+                self._where(), value, "something that does not contain itself"
+            )
+        return self._with_room(made)
+
+    def _with_room(self, frozen: Any) -> Any:
+        if len(self._path) + frozen._nesting > MAX_NESTING:
+            self._refuse_depth()
         return frozen
 
-    def _refuse_too_deep(self, nesting: int) -> None:
-        if len(self._path) + nesting > MAX_NESTING:
-            raise InvalidArgumentError(
-                self._where(), "more", f"nested at most {MAX_NESTING} levels deep"
-            )
+    def _refuse_depth(self) -> Never:
+        expected = f"nested at most {MAX_NESTING} levels deep"
+        raise InvalidArgumentError(self._where(), "more", expected)
 
     def _where(self) -> str:
         where = ""
@@ -273,12 +272,13 @@ class _Freezer:
 
 # The only two places where frozen containers are filled. They go below the
 # classes, which refuse.
+_set_nesting: Final = FrozenDict.__dict__["_nesting"].__set__
 
 
 def _frozen_dict(items: dict[str, Any], nesting: int) -> FrozenDict:
     frozen = dict.__new__(FrozenDict)
     dict.update(frozen, items)
-    object.__setattr__(frozen, "_nesting", nesting)
+    _set_nesting(frozen, nesting)
     return frozen
 
 
