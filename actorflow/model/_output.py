@@ -234,8 +234,9 @@ def _mapping(name: str, mapping: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _merged(data: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    data = _mapping("data", data)
-    twice = sorted(data.keys() & fields.keys())
+    if data is None:
+        return fields
+    twice = sorted(_mapping("data", data).keys() & fields.keys())
     if twice:
         raise InvalidArgumentError(
             ", ".join(twice), "data and a keyword", "in only one of data and keywords"
