@@ -11,18 +11,15 @@ from __future__ import annotations
 import base64
 import collections.abc
 import dataclasses
-import hashlib
-import hmac
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import PurePath
 from types import GenericAlias
-from typing import Any, Final, Never, TypeVar, cast, final, get_args, get_origin
+from typing import Any, Final, TypeVar, cast, final, get_args, get_origin
 from uuid import UUID
 
 import attrs
@@ -37,7 +34,6 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from actorflow.errors import (
-    CanonicalizationError,
     InvalidArgumentError,
     InvalidTypeError,
     WireFormatError,
@@ -137,7 +133,7 @@ class JsonConverter:
 
     def _writer(self, cls: type) -> Writer:
         write = self._lenient.get_unstructure_hook(cls)
-        if isinstance(write, _AskForDict) and _has_fields(cls):
+        if isinstance(write, _AskForDict) and has_fields(cls):
             write = fields_writer(cls, self._lenient)
         self._writers[cls] = write
         return write
@@ -145,7 +141,7 @@ class JsonConverter:
     def _reader(self, cls: type, strict: bool) -> Reader:
         converter = self._strict if strict else self._lenient
         read = converter.get_structure_hook(cls)
-        if read is _ask_to_read and _has_fields(cls):
+        if read is _ask_to_read and has_fields(cls):
             read = fields_reader(cls, converter)
         self._readers[cls, strict] = read
         return read
@@ -177,8 +173,7 @@ def fields_writer(cls: type, converter: cattrs.Converter, **hooks: Writer) -> Wr
     """Writes objects of `cls` as dicts of their fields, some with hooks of their own."""
     write = converter.unstructure
     overrides: dict[str, Any] = {
-        name: override(unstruct_hook=_at(name, hooks.get(name, write)))
-        for name in _field_names(cls)
+        name: override(unstruct_hook=_at(name, hooks.get(name, write))) for name in field_names(cls)
     }
     return make_dict_unstructure_fn(cls, converter, **overrides)
 
@@ -196,16 +191,16 @@ def _at(name: str, write: Writer) -> Writer:
     return write_field
 
 
-def _field_names(cls: type) -> list[str]:
+def field_names(cls: type) -> list[str]:
     fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
     return [field.name for field in fields]
 
 
-def _has_fields(cls: type) -> bool:
+def has_fields(cls: type) -> bool:
     return attrs.has(cls) or dataclasses.is_dataclass(cls)
 
 
-def _writes_itself(cls: type) -> bool:
+def writes_itself(cls: type) -> bool:
     return callable(getattr(cls, "to_dict", None))
 
 
@@ -271,12 +266,12 @@ def _register_writers(converter: cattrs.Converter) -> None:
     by_predicate = converter.register_unstructure_hook_func
     by_predicate(lambda cls: issubclass(cls, (int, float, type(None))), lambda value: value)
     converter.register_unstructure_hook_factory(
-        _has_fields, lambda cls: fields_writer(cls, converter)
+        has_fields, lambda cls: fields_writer(cls, converter)
     )
     by_predicate(lambda cls: issubclass(cls, Mapping), write_mapping)
     by_predicate(lambda cls: issubclass(cls, (list, tuple)), write_items)
     by_predicate(lambda cls: issubclass(cls, collections.abc.Set), write_set)
-    by_predicate(_writes_itself, _AskForDict(write))
+    by_predicate(writes_itself, _AskForDict(write))
     by_predicate(lambda cls: issubclass(cls, Enum), write_member)
     converter.register_unstructure_hook(str, write_text)
     converter.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode("ascii"))
@@ -318,7 +313,7 @@ def fields_reader(cls: Any, converter: cattrs.Converter, **hooks: Reader) -> Rea
 
 
 def _reads_itself(cls: Any) -> bool:
-    return _writes_itself(cls) and callable(getattr(cls, "from_dict", None))
+    return writes_itself(cls) and callable(getattr(cls, "from_dict", None))
 
 
 def _ask_to_read(data: Any, cls: Any) -> Any:
@@ -326,9 +321,7 @@ def _ask_to_read(data: Any, cls: Any) -> Any:
 
 
 def _register_readers(converter: cattrs.Converter) -> None:
-    converter.register_structure_hook_factory(
-        _has_fields, lambda cls: fields_reader(cls, converter)
-    )
+    converter.register_structure_hook_factory(has_fields, lambda cls: fields_reader(cls, converter))
     converter.register_structure_hook_factory(
         is_mapping, lambda type_: _mapping_reader(type_, converter)
     )
@@ -481,190 +474,3 @@ def _item(data: Any, step: str | int) -> object:
         return data[step]
     except (LookupError, TypeError):
         return attrs.NOTHING
-
-
-# Canonical JSON (RFC 8785)
-
-
-def canonical_json(value: object) -> bytes:
-    """The one way to write `value` as JSON, so that equal values have equal bytes.
-
-    Takes JSON, UUIDs, times, enum members, bytes, tuples, and attrs and
-    dataclass objects. Nothing is rounded or guessed: what JSON has no exact
-    place for is refused.
-
-    Raises:
-      CanonicalizationError: with the JSON pointer of what is refused.
-    """
-    try:
-        return _canonical(value).encode()
-    except RecursionError:
-        raise CanonicalizationError("", value, "nested less deeply") from None
-
-
-def checksum(value: object, *, key: bytes | None = None) -> str:
-    """SHA-256 of the canonical JSON of `value` in hex; with a `key` the HMAC."""
-    data = canonical_json(value)
-    if key is None:
-        return hashlib.sha256(data).hexdigest()
-    return hmac.digest(key, data, "sha256").hex()
-
-
-def parse_json(text: str | bytes) -> Any:
-    """What `text` says, if every reader reads the same in it.
-
-    `json.loads` takes the last of several equal keys, numbers that JSON does
-    not have, and integers that other readers would round.
-
-    Raises:
-      CanonicalizationError: if it is no JSON, or could be read in two ways.
-    """
-    try:
-        return json.loads(
-            text,
-            object_pairs_hook=_distinct,
-            parse_int=_exact_integer,
-            parse_float=_finite,
-            parse_constant=_finite,
-        )
-    except CanonicalizationError:
-        raise
-    except ValueError as error:
-        raise CanonicalizationError("", text, f"JSON ({error})") from None
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    parsed = dict(pairs)
-    if len(parsed) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise CanonicalizationError("", twice, "an object with each key once")
-    return parsed
-
-
-def _exact_integer(text: str) -> int | float:
-    number = int(text)
-    if abs(number) <= _LARGEST_INTEGER:
-        return number
-    # Canonical JSON writes 1e17 as an integer, and that is read as what it was.
-    double = _finite(text)
-    return double if _canonical_number(double) == text else _too_large(number)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise CanonicalizationError("", text, "a finite number")
-    return number
-
-
-_LARGEST_INTEGER: Final = 2**53 - 1
-
-# UUIDs, times and bytes are written here as they are everywhere else.
-_plain: Final = make_converter()
-
-
-def _canonical(value: Any) -> str:
-    if isinstance(value, Enum):
-        return _canonical(value.value)
-    if isinstance(value, str):
-        return _canonical_text(value)
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return _canonical_integer(value)
-    if isinstance(value, float):
-        return _canonical_number(value)
-    if isinstance(value, Mapping):
-        return _canonical_object(value)
-    if isinstance(value, (list, tuple)):
-        return _canonical_array(value)
-    if isinstance(value, (UUID, datetime, bytes)):
-        return _canonical_scalar(value)
-    if not _has_fields(type(value)):
-        raise CanonicalizationError("", value, "something that JSON has a place for")
-    if _writes_itself(type(value)):
-        return _canonical(value.to_dict())
-    return _canonical_object({name: getattr(value, name) for name in _field_names(type(value))})
-
-
-def _canonical_text(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise CanonicalizationError("", text, "text without lone surrogates") from None
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _canonical_integer(number: int) -> str:
-    return str(int(number)) if abs(number) <= _LARGEST_INTEGER else _too_large(number)
-
-
-def _too_large(number: int) -> Never:
-    raise CanonicalizationError("", number, "an integer of at most 53 bits")
-
-
-def _canonical_number(number: float) -> str:
-    """What ECMAScript's Number::toString gives.
-
-    Python finds the same shortest digits, but places the point by other rules.
-    """
-    if not math.isfinite(number):
-        raise CanonicalizationError("", number, "a finite number")
-    if number == 0:
-        return "0"
-    text = float.__repr__(number)
-    if "e" not in text:
-        return text.removesuffix(".0")
-    sign = "-" if number < 0 else ""
-    mantissa, _, exponent = text.removeprefix("-").partition("e")
-    digits = mantissa.replace(".", "")
-    # Number of digits before the point; Python has one there.
-    before = int(exponent) + 1
-    if 0 < before <= 21:
-        return sign + digits.ljust(before, "0")
-    if -6 < before <= 0:
-        return f"{sign}0.{'0' * -before}{digits}"
-    point = "." if len(digits) > 1 else ""
-    return f"{sign}{digits[0]}{point}{digits[1:]}e{before - 1:+d}"
-
-
-def _canonical_object(value: Mapping[Any, Any]) -> str:
-    written = []
-    for key in sorted(value, key=_utf16):
-        try:
-            written.append(f"{_canonical_text(key)}:{_canonical(value[key])}")
-        except CanonicalizationError as error:
-            step = key.replace("~", "~0").replace("/", "~1")
-            error.pointer = f"/{step}{error.pointer}"
-            raise
-    return "{" + ",".join(written) + "}"
-
-
-def _utf16(key: Any) -> bytes:
-    if not isinstance(key, str):
-        raise CanonicalizationError("", key, "an object whose keys are strings")
-    # Big-endian, so that bytes compare like code units. What cannot be encoded
-    # is refused when it is written.
-    return key.encode("utf-16-be", "surrogatepass")
-
-
-def _canonical_array(value: Sequence[Any]) -> str:
-    written: list[str] = []
-    try:
-        for item in value:
-            written.append(_canonical(item))  # noqa: PERF401
-    except CanonicalizationError as error:
-        # As many as were written stand before the one that could not be.
-        error.pointer = f"/{len(written)}{error.pointer}"
-        raise
-    return "[" + ",".join(written) + "]"
-
-
-def _canonical_scalar(value: UUID | datetime | bytes) -> str:
-    try:
-        return _canonical_text(_plain.unstructure(value))
-    except WireFormatError as error:
-        raise CanonicalizationError("", value, error.expected) from None
