@@ -1233,6 +1233,341 @@ class ServiceUnavailableError(TransientError):
     code: ClassVar[str] = "TRANSIENT-003"
 
 
+# Around a stage call
+
+
+@attrs.define(slots=False, eq=False)
+class RefusedError(ActorflowError):
+    """A rule said no. Trying again cannot change that, so nothing retries it."""
+
+
+@attrs.define(slots=False, eq=False)
+class CircuitOpenError(RefusedError):
+    """A call was not made, because the calls before it kept failing."""
+
+    name: str
+    operation: str
+    """The pipeline, or whatever the circuit belongs to."""
+    provider: str
+    """The stage, or the service behind it."""
+    failures: int
+    retry_after: float
+    """Seconds until a call is let through to see how it goes."""
+
+    code: ClassVar[str] = "RUN-009-CIRCUIT_OPEN"
+    fix_hint: ClassVar[str] = "Find out why the calls before this one failed, or wait."
+
+    def __str__(self) -> str:
+        return (
+            f"{self.provider!r} was not called: it failed {self.failures} times in a row, "
+            f"the next try is possible in {self.retry_after:.3g} s"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class InterceptorError(ActorflowError):
+    """A hook of an interceptor raised, or answered something that it cannot."""
+
+    interceptor_name: str
+    hook: str
+    message: str
+
+    code: ClassVar[str] = "INT-001-FAILED"
+    fix_hint: ClassVar[str] = "Look at the cause: it is in the code of the interceptor."
+
+    def __str__(self) -> str:
+        return f"interceptor {self.interceptor_name!r} failed in {self.hook}: {self.message}"
+
+
+@attrs.define(slots=False, eq=False)
+class CriticalInterceptorError(InterceptorError):
+    """Raised in a hook, it fails the stage, and no interceptor can turn it into anything else."""
+
+    code: ClassVar[str] = "INT-002-CRITICAL"
+
+
+@attrs.define(slots=False, eq=False)
+class ImmutabilityViolationError(CriticalInterceptorError, RuntimeError):
+    """A stage changed the snapshot that all stages of its run share."""
+
+    stage: str
+    changed: tuple[str, ...]
+    """JSON pointers of what differs: ``/metadata/channel``."""
+    suspects: tuple[str, ...]
+    """Stages that ran at the same time and may have done it."""
+
+    # What these say is the same for every violation.
+    interceptor_name: str = attrs.field(default="immutability_check", init=False)
+    hook: str = attrs.field(default="after", init=False)
+    message: str = attrs.field(default="the snapshot was changed", init=False)
+
+    code: ClassVar[str] = "INT-003-IMMUTABLE"
+    fix_hint: ClassVar[str] = "Return what the stage has to say in its output."
+
+    def __str__(self) -> str:
+        beside = f"; at the same time ran {', '.join(self.suspects)}" if self.suspects else ""
+        return (
+            f"Immutability violation: Stage '{self.stage}' mutated the input ContextSnapshot. "
+            f"Changed: {', '.join(self.changed)}{beside}"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class ContextSizeExceededError(ActorflowError):
+    """What a stage is to be given is larger than it may be."""
+
+    stage: str
+    size_bytes: int
+    limit_bytes: int
+
+    code: ClassVar[str] = "CONTEXT-001-SIZE"
+    fix_hint: ClassVar[str] = "Keep large values elsewhere and pass references to them."
+
+    def __str__(self) -> str:
+        return (
+            f"the context of stage {self.stage!r} has {self.size_bytes} bytes, "
+            f"more than the limit of {self.limit_bytes}"
+        )
+
+
+# Work that counts once
+
+
+@attrs.define(slots=False, eq=False)
+class WorkError(ActorflowError):
+    """What concerns work that has effects outside the process."""
+
+    code: ClassVar[str] = "WORK-000"
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyParamMismatch(WorkError, CriticalInterceptorError):  # noqa: N818 - a finding
+    """A key came back with other parameters than those it was first used with."""
+
+    key: str
+    expected: str
+    """Hash of the parameters that came first."""
+    actual: str
+    operation: str = ""
+
+    # A mismatch is always found here.
+    interceptor_name: str = attrs.field(default="idempotency", init=False)
+    hook: str = attrs.field(default="before", init=False)
+    message: str = attrs.field(default="other parameters", init=False)
+
+    code: ClassVar[str] = "WORK-001-PARAM_MISMATCH"
+    fix_hint: ClassVar[str] = "Repeat the original parameters or use a new key."
+
+    def __str__(self) -> str:
+        return (
+            f"Idempotency key '{self.key}' was already used for '{self.operation}' with different "
+            f"parameters (expected {self.expected[:12]}, got {self.actual[:12]}). {self.fix_hint}"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyKeyInvalid(WorkError, RefusedError, ValueError):  # noqa: N818 - a finding
+    """What was given as a key cannot be one."""
+
+    found: object
+    stage: str
+
+    code: ClassVar[str] = "WORK-002-KEY_INVALID"
+    fix_hint: ClassVar[str] = "Pass a string of 1 to 255 printable characters."
+
+    def __str__(self) -> str:
+        return (
+            f"the idempotency key of stage {self.stage!r} must be a string of 1 to 255 printable "
+            f"characters, found {reprlib.repr(self.found)}"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyKeyMissing(WorkError, RefusedError):  # noqa: N818 - a finding
+    """Work that must not be done twice was requested without a key."""
+
+    stage: str
+
+    code: ClassVar[str] = "WORK-003-KEY_MISSING"
+    fix_hint: ClassVar[str] = 'Pass a key: run(..., data={"idempotency_key": key}).'
+
+    def __str__(self) -> str:
+        return f"stage {self.stage!r} was not run: it needs an idempotency key and there is none"
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyWaitTimeout(WorkError, TimeoutError):  # noqa: N818 - a timeout
+    """Somebody else does the same work and has not finished in time."""
+
+    key: str
+    operation: str
+    waited: float
+
+    code: ClassVar[str] = "WORK-004-WAIT_TIMEOUT"
+    fix_hint: ClassVar[str] = "Ask again later with the same key, or raise wait_timeout_seconds."
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation!r} with key '{self.key}' is being carried out by another run, "
+            f"which had not finished after {self.waited:.3g} s"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class WorkInDoubtError(WorkError, RefusedError):
+    """Work was begun and nobody knows whether it had its effect."""
+
+    key: str
+    operation: str
+    since: str
+
+    code: ClassVar[str] = "WORK-005-IN_DOUBT"
+    fix_hint: ClassVar[str] = (
+        "Find out what happened, then `await store.resolve(...)`; or give the stage a "
+        "`reconcile` method or `idempotent = True`."
+    )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation!r} with key '{self.key}' was begun at {self.since} and not finished; "
+            "whether it had its effect is unknown"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyLeaseLost(WorkError, RefusedError):  # noqa: N818 - a finding
+    """Another owner took over while this one was at work."""
+
+    key: str
+    operation: str
+    fence: int
+
+    code: ClassVar[str] = "WORK-007-LEASE_LOST"
+    fix_hint: ClassVar[str] = "Raise lease_seconds if the process may stand still for long."
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation!r} with key '{self.key}' was taken over by another owner "
+            f"(fence {self.fence} is out of date)"
+        )
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyReentryError(WorkError, RefusedError):
+    """Work waits for itself: a child run asks for what its parent is doing."""
+
+    key: str
+    operation: str
+
+    code: ClassVar[str] = "WORK-008-REENTRY"
+    fix_hint: ClassVar[str] = "Give the child run a key of its own, or none."
+
+    def __str__(self) -> str:
+        return f"{self.operation!r} with key '{self.key}' would wait for itself"
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyResultUnavailable(WorkError, RefusedError):  # noqa: N818 - a finding
+    """The work was done, and its result could not be kept."""
+
+    key: str
+    operation: str
+
+    code: ClassVar[str] = "WORK-009-RESULT_UNAVAILABLE"
+    fix_hint: ClassVar[str] = "Return data that JSON can hold, or use the memory store."
+
+    def __str__(self) -> str:
+        return f"{self.operation!r} with key '{self.key}' was carried out, its result was not kept"
+
+
+@attrs.define(slots=False, eq=False)
+class IdempotencyStoreError(WorkError):
+    """The store that says what has been done already cannot answer."""
+
+    operation: str
+    reason: str
+
+    code: ClassVar[str] = "WORK-010-STORE"
+    fix_hint: ClassVar[str] = "Look at the cause; nothing was run without the store's consent."
+
+    def __str__(self) -> str:
+        return f"the idempotency store could not {self.operation}: {self.reason}"
+
+
+# Audio
+
+
+@attrs.define(slots=False, eq=False)
+class InvalidAudioError(InvalidArgumentError):
+    """Audio, or a setting of something that carries it, has an impossible value."""
+
+    code: ClassVar[str] = "AUDIO-001-INVALID"
+
+    def __str__(self) -> str:
+        # What was found may be seconds of audio.
+        return f"{self.argument} must be {self.expected}, found {reprlib.repr(self.found)}"
+
+
+@attrs.define(slots=False, eq=False)
+class AudioFormatMismatchError(InvalidAudioError):
+    """A chunk has another format than the audio it should be added to."""
+
+    code: ClassVar[str] = "AUDIO-002-FORMAT_MISMATCH"
+    fix_hint: ClassVar[str] = "Convert the audio first, or announce the format it really has."
+
+
+# Providers
+
+
+@attrs.define(slots=False, eq=False)
+class InvalidProviderResponseError(InvalidArgumentError):
+    """A reply of a language model or speech service says something impossible."""
+
+    code: ClassVar[str] = "PROVIDER-001-INVALID_RESPONSE"
+    fix_hint: ClassVar[str] = "Correct the adapter that turns the service's reply into this one."
+
+    def __str__(self) -> str:
+        # What was found may be seconds of audio.
+        return f"{self.argument} must be {self.expected}, found {reprlib.repr(self.found)}"
+
+
+@attrs.define(slots=False, eq=False)
+class MockConfigError(InvalidArgumentError):
+    """A mock provider was told to do something impossible."""
+
+    code: ClassVar[str] = "MOCK-001-CONFIG"
+
+
+@attrs.define(slots=False, eq=False)
+class MockProviderError(ActorflowError):
+    """A mock provider failed because it was told to."""
+
+    message: str
+
+    code: ClassVar[str] = "MOCK-002-SIMULATED"
+    fix_hint: ClassVar[str] = "Nothing is broken: this failure is simulated by the test."
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@attrs.define(slots=False, eq=False)
+class MockAuthError(MockProviderError, ValueError):
+    """A mock auth provider refused a token."""
+
+    fix_hint: ClassVar[str] = "Make a token with `create_token`, or pass `accept_any=True`."
+
+
+# Conversation memory
+
+
+@attrs.define(slots=False, eq=False)
+class InvalidMemoryError(InvalidArgumentError):
+    """A memory entry, or a limit of what is remembered, has an impossible value."""
+
+    code: ClassVar[str] = "MEMORY-002-INVALID"
+
+
 # Command line
 
 
