@@ -21,3 +21,5 @@ app.command(
     help_epilogue="Exit codes: 0 done, 1 the picture could not be made, 2 the target cannot"
     " be used.",
 )
+app.command("actorflow.cli._events:events", help="Show, follow or count the events of a file.")
+app.command("actorflow.cli._events:timeline", help="Draw the runs of a file of events over time.")

@@ -26,11 +26,16 @@ from ._current import (
     get_event_sink as get_event_sink,
     set_event_sink as set_event_sink,
 )
-from ._event_lines import EventLines as EventLines, read_events as read_events
+from ._event_lines import (
+    EventLines as EventLines,
+    read_events as read_events,
+    to_lines as to_lines,
+)
 from ._exporters import (
     CompositeExporter as CompositeExporter,
     ConsoleExporter as ConsoleExporter,
     JSONFileExporter as JSONFileExporter,
+    format_event as format_event,
 )
 from ._fan_out import FilterEventSink as FilterEventSink, TeeEventSink as TeeEventSink
 from ._logging_sink import LoggingEventSink as LoggingEventSink

@@ -135,18 +135,24 @@ class ConsoleExporter:
         stream.flush()
 
     def _format_event(self, event: AnalyticsEvent) -> str:
-        return "\n".join(self._lines(event))
+        return format_event(event, colorize=self._colorize, verbose=self._verbose)
 
-    def _lines(self, event: AnalyticsEvent) -> Iterator[str]:
-        type = event.event_type
-        first = f"[{event.timestamp:%H:%M:%S}.{event.timestamp.microsecond // 1000:03}] {type}"
-        yield painted(first, type, _PALETTE) if self._colorize else first
-        if event.stage_name:
-            yield f"  stage: {event.stage_name}"
-        if event.duration_ms is not None:
-            yield f"  duration: {event.duration_ms:.1f}ms"
-        if self._verbose and event.data:
-            yield f"  data: {json.dumps(event.data, default=str)}"
+
+def format_event(event: AnalyticsEvent, *, colorize: bool = True, verbose: bool = False) -> str:
+    """Write an event for people: time and type, and on further lines what is known."""
+    return "\n".join(_lines(event, colorize, verbose))
+
+
+def _lines(event: AnalyticsEvent, colorize: bool, verbose: bool) -> Iterator[str]:
+    type = event.event_type
+    first = f"[{event.timestamp:%H:%M:%S}.{event.timestamp.microsecond // 1000:03}] {type}"
+    yield painted(first, type, _PALETTE) if colorize else first
+    if event.stage_name:
+        yield f"  stage: {event.stage_name}"
+    if event.duration_ms is not None:
+        yield f"  duration: {event.duration_ms:.1f}ms"
+    if verbose and event.data:
+        yield f"  data: {json.dumps(event.data, default=str)}"
 
 
 @final

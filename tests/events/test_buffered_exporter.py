@@ -258,7 +258,7 @@ async def test_flush_that_was_asked_for_tells_its_failure() -> None:
 @pytest.mark.spec("E98")
 async def test_export_only_appends_while_a_batch_is_written(autojump_clock: MockClock) -> None:
     exporter = Exporter(seconds=1)
-    buffered = BufferedExporter(exporter, batch_size=2)
+    buffered = BufferedExporter(exporter, batch_size=2, max_buffer_size=3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(buffered.export_batch, named("a", "b"))
         await wait_all_tasks_blocked()
@@ -267,6 +267,7 @@ async def test_export_only_appends_while_a_batch_is_written(autojump_clock: Mock
         assert trio.current_time() == start
         assert buffered.buffer_size == 3
 
+    assert buffered.stats["high_water_warned"]
     await buffered.flush()
     assert exporter.batches == [["a", "b"], ["c", "d", "e"]]
 

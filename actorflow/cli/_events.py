@@ -1,0 +1,224 @@
+"""`actorflow events` and `actorflow timeline`: what a file of events tells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Final, final
+
+import attrs
+import trio
+from cyclopts import Parameter
+
+from actorflow.errors import InvalidArgumentError
+from actorflow.events import (
+    AnalyticsEvent,
+    EventLines,
+    format_event,
+    read_events,
+    timeline_of,
+    timeline_svg,
+    timeline_text,
+    to_lines,
+)
+
+# How often a file is looked at that is being written.
+_PAUSE: Final = 0.2
+_RUN_ENDS: Final = frozenset({"pipeline.completed", "pipeline.failed", "pipeline.canceled"})
+_STAGE_ENDS: Final = frozenset({"stage.completed", "stage.failed", "stage.skipped"})
+
+
+@final
+@attrs.frozen
+class Choice:
+    """Which events are wanted."""
+
+    types: tuple[str, ...]
+    stage: str | None
+    run: str | None
+
+    def includes(self, event: AnalyticsEvent) -> bool:
+        if self.types and not any(part in event.event_type for part in self.types):
+            return False
+        if self.stage is not None and event.stage_name != self.stage:
+            return False
+        return self.run is None or _run_of(event).startswith(self.run)
+
+
+def events(
+    file: Path,
+    /,
+    *,
+    type: Annotated[tuple[str, ...], Parameter(alias="-t", negative="")] = (),
+    stage: str | None = None,
+    run: str | None = None,
+    follow: Annotated[bool, Parameter(alias="-f", negative="")] = False,
+    summary: Annotated[bool, Parameter(alias="-s", negative="")] = False,
+    verbose: Annotated[bool, Parameter(alias="-v", negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show the events of a file that a JSONFileExporter wrote.
+
+    Args:
+        file: The file.
+        type: Only types that contain this; may be repeated.
+        stage: Only events of this stage.
+        run: Only events of the run whose id begins with this.
+        follow: Go on showing what is added to the file, until interrupted.
+        summary: Count instead of showing.
+        verbose: Show payloads too.
+        json: One JSON object per line, as in the file.
+    """
+    choice = Choice(type, stage, run)
+    if summary and follow:
+        raise InvalidArgumentError("--follow", follow, "used without --summary")
+
+    def show(event: AnalyticsEvent) -> None:
+        if choice.includes(event):
+            colorize = sys.stdout.isatty()
+            sys.stdout.write(
+                to_lines([event])
+                if json
+                else format_event(event, colorize=colorize, verbose=verbose) + "\n"
+            )
+
+    with _quiet_end():
+        if follow:
+            with _readable(file):
+                trio.run(_follow, file, show)
+        elif summary:
+            lines = summary_of(filter(choice.includes, _read(file)))
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+        else:
+            for event in _read(file):
+                show(event)
+
+
+def timeline(
+    file: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    run: str | None = None,
+    width: int | None = None,
+) -> None:
+    """Draw the runs of a file of events over time.
+
+    Args:
+        file: The file, written by a JSONFileExporter.
+        output: Write an SVG picture to this file instead of printing text.
+        run: Only the run whose id begins with this, and its child runs.
+        width: Columns of the text; by default those of the terminal.
+    """
+    chosen = list(_read(file))
+    if run is not None:
+        family = family_of(run, chosen)
+        chosen = [event for event in chosen if _run_of(event) in family]
+    picture = timeline_of(chosen)
+    if output is None:
+        with _quiet_end():
+            columns = width or shutil.get_terminal_size().columns
+            sys.stdout.write(timeline_text(picture, columns))
+    else:
+        try:
+            output.write_text(timeline_svg(picture), "utf-8")
+        except OSError as error:
+            expected = f"a file that can be written ({error.strerror})"
+            raise InvalidArgumentError("--output", str(output), expected) from error
+
+
+def family_of(run: str, recorded: Iterable[AnalyticsEvent]) -> set[str]:
+    """The runs whose id begins with `run`, and all runs below them."""
+    children: dict[str, set[str]] = {}
+    known = set()
+    for event in recorded:
+        known.add(_run_of(event))
+        if event.event_type == "pipeline.spawned_child":
+            child = str(event.data.get("child_run_id"))
+            children.setdefault(_run_of(event), set()).add(child)
+    family: set[str] = set()
+    found = {id for id in known if id.startswith(run)}
+    while found:
+        family |= found
+        found = set().union(*(children.get(id, set()) for id in found)) - family
+    return family
+
+
+def summary_of(recorded: Iterable[AnalyticsEvent]) -> Iterator[str]:
+    """Lines that count runs, stages and types."""
+    all_events = list(recorded)
+    types = Counter(event.event_type for event in all_events)
+    times = [event.timestamp for event in all_events] or [datetime.now(timezone.utc)]
+    runs = {run: "open" for event in all_events if (run := _run_of(event))}
+    stages: dict[str, list[AnalyticsEvent]] = {}
+    for event in all_events:
+        if event.event_type in _RUN_ENDS:
+            runs[_run_of(event)] = event.event_type.removeprefix("pipeline.")
+        if event.event_type in _STAGE_ENDS:
+            stages.setdefault(str(event.stage_name), []).append(event)
+    endings = sorted(Counter(runs.values()).items())
+    yield f"{len(all_events)} events in {(max(times) - min(times)).total_seconds():.3f} s"
+    yield f"{len(runs)} runs: {', '.join(f'{count} {ending}' for ending, count in endings)}"
+    yield ""
+    yield f"{'stage':<24} {'ended':>7} {'failed':>7} {'skipped':>7} {'mean ms':>10} {'max ms':>10}"
+    yield from (_stage_line(name, ends) for name, ends in stages.items())
+    yield ""
+    for type, count in sorted(types.items(), key=lambda item: (-item[1], item[0])):
+        yield f"{count:>7} {type}"
+
+
+def _stage_line(name: str, ends: list[AnalyticsEvent]) -> str:
+    kinds = Counter(event.event_type for event in ends)
+    took = [event.duration_ms for event in ends if event.duration_ms is not None]
+    mean, longest = (f"{sum(took) / len(took):.1f}", f"{max(took):.1f}") if took else ("", "")
+    failed, skipped = kinds["stage.failed"], kinds["stage.skipped"]
+    return f"{name:<24} {len(ends):>7} {failed:>7} {skipped:>7} {mean:>10} {longest:>10}"
+
+
+async def _follow(file: Path, show: Callable[[AnalyticsEvent], None]) -> None:
+    lines = EventLines()
+    async with await trio.open_file(file, "rb") as stream:
+        while True:
+            for event in lines.feed(await stream.read()):
+                show(event)
+            sys.stdout.flush()
+            await trio.sleep(_PAUSE)
+
+
+def _read(file: Path) -> Iterator[AnalyticsEvent]:
+    with _readable(file):
+        yield from read_events(file)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        expected = f"a file that can be read ({error.strerror})"
+        raise InvalidArgumentError("FILE", str(file), expected) from error
+
+
+@contextmanager
+def _quiet_end() -> Iterator[None]:
+    """Let somebody who has seen enough stop the output: by a key, or as the reader of a pipe."""
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Python flushes once more when it exits, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run_of(event: AnalyticsEvent) -> str:
+    return str(event.pipeline_run_id or "")
