@@ -44,7 +44,7 @@ def _catalogue() -> Iterator[str]:
     yield "### Parts of payloads\n"
     for part in (StageSummary, ToolOutputSummary, Violation):
         yield f"#### {part.__name__}\n"
-        yield f"{part.__doc__}\n"
+        yield f"`{part.__name__}`: {part.__doc__}\n"
         yield _table(payload_keys(part))
 
 

@@ -110,7 +110,7 @@ class PipelineChildFailed(TypedDict):
 
 
 @event("pipeline.wide", Delivery.TRY)
-class PipelineWide(WideContext):
+class PipelineWide(WideContext, TypedDict):
     """Just before the terminal event of a run, where switched on: the whole run in one."""
 
     pipeline_name: str
@@ -188,7 +188,7 @@ class StageRetryExhausted(TypedDict):
 
 
 @event("stage.wide", Delivery.TRY)
-class StageWide(WideContext, StageSummary):
+class StageWide(WideContext, StageSummary, TypedDict):
     """Right after the end event of a stage, where switched on: everything about it in one."""
 
     extra: NotRequired[dict[str, Any]]

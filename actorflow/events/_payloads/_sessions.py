@@ -32,12 +32,12 @@ class Throttle(TypedDict):
 
 
 @event("stream.throttle_started", Delivery.TRY)
-class StreamThrottleStarted(Throttle):
+class StreamThrottleStarted(Throttle, TypedDict):
     """Producers are asked to slow down."""
 
 
 @event("stream.throttle_ended", Delivery.TRY)
-class StreamThrottleEnded(Throttle):
+class StreamThrottleEnded(Throttle, TypedDict):
     """Producers may go at full speed again."""
 
 
@@ -85,7 +85,7 @@ class Session(TypedDict):
 
 
 @event("session.opened", Delivery.WAIT)
-class SessionOpened(Session):
+class SessionOpened(Session, TypedDict):
     """A client was admitted."""
 
     principal: str | None
@@ -104,7 +104,7 @@ class SessionRejected(TypedDict):
 
 
 @event("session.interrupted", Delivery.TRY)
-class SessionInterrupted(Session):
+class SessionInterrupted(Session, TypedDict):
     """The user spoke into the answer."""
 
     turn_id: str
@@ -115,7 +115,7 @@ class SessionInterrupted(Session):
 
 
 @event("session.overloaded", Delivery.TRY)
-class SessionOverloaded(Session):
+class SessionOverloaded(Session, TypedDict):
     """A direction could not keep up and something was dropped."""
 
     direction: Literal["in", "out"]
@@ -124,7 +124,7 @@ class SessionOverloaded(Session):
 
 
 @event("session.detached", Delivery.WAIT)
-class SessionDetached(Session):
+class SessionDetached(Session, TypedDict):
     """The connection was lost; the session waits for the client to come back."""
 
     reason: str
@@ -132,7 +132,7 @@ class SessionDetached(Session):
 
 
 @event("session.resumed", Delivery.WAIT)
-class SessionResumed(Session):
+class SessionResumed(Session, TypedDict):
     """The client came back."""
 
     replayed: int
@@ -141,7 +141,7 @@ class SessionResumed(Session):
 
 
 @event("session.closed", Delivery.WAIT)
-class SessionClosed(Session):
+class SessionClosed(Session, TypedDict):
     """The session is over."""
 
     code: int

@@ -16,7 +16,7 @@ class ToolCall(TypedDict):
 
 
 @event("tool.invoked", Delivery.WAIT)
-class ToolInvoked(ToolCall):
+class ToolInvoked(ToolCall, TypedDict):
     """A tool was looked up; behaviour gate and approval come next."""
 
     payload_summary: Annotated[dict[str, Any], "cut to size, sensitive paths redacted"]
@@ -25,7 +25,7 @@ class ToolInvoked(ToolCall):
 
 
 @event("tool.denied", Delivery.WAIT)
-class ToolDenied(ToolCall):
+class ToolDenied(ToolCall, TypedDict):
     """The behaviour gate or the approval refused a call."""
 
     reason: Literal[
@@ -41,7 +41,7 @@ class ToolDenied(ToolCall):
 
 
 @event("tool.started", Delivery.WAIT)
-class ToolStarted(ToolCall):
+class ToolStarted(ToolCall, TypedDict):
     """The handler is about to be called."""
 
     timeout_seconds: float | None
@@ -59,7 +59,7 @@ class ToolOutputSummary(TypedDict):
 
 
 @event("tool.completed", Delivery.WAIT)
-class ToolCompleted(ToolCall):
+class ToolCompleted(ToolCall, TypedDict):
     """The handler returned a successful output."""
 
     duration_ms: Millis
@@ -70,7 +70,7 @@ class ToolCompleted(ToolCall):
 
 
 @event("tool.failed", Delivery.WAIT)
-class ToolFailed(ToolCall):
+class ToolFailed(ToolCall, TypedDict):
     """An exception, a failed output, a timeout, invalid data, an unknown tool, or a cancel."""
 
     duration_ms: Millis
@@ -80,7 +80,7 @@ class ToolFailed(ToolCall):
 
 
 @event("tool.undone", Delivery.WAIT)
-class ToolUndone(ToolCall):
+class ToolUndone(ToolCall, TypedDict):
     """An action was taken back."""
 
     duration_ms: Millis
@@ -88,21 +88,21 @@ class ToolUndone(ToolCall):
 
 
 @event("tool.undo_failed", Delivery.WAIT)
-class ToolUndoFailed(ToolCall):
+class ToolUndoFailed(ToolCall, TypedDict):
     """An action could not be taken back."""
 
     error_message: str
     reason: Annotated[str, "class of the exception, `timeout` or `cancelled`"]
 
 
-class Approval(ToolCall):
+class Approval(ToolCall, TypedDict):
     """What every event of an approval says."""
 
     approval_id: str
 
 
 @event("approval.requested", Delivery.WAIT)
-class ApprovalRequested(Approval):
+class ApprovalRequested(Approval, TypedDict):
     """A call waits for somebody's approval."""
 
     approval_message: str
@@ -111,7 +111,7 @@ class ApprovalRequested(Approval):
 
 
 @event("approval.decided", Delivery.WAIT)
-class ApprovalDecided(Approval):
+class ApprovalDecided(Approval, TypedDict):
     """A decision was recorded in time."""
 
     decision: Literal["granted", "denied"]
@@ -121,14 +121,14 @@ class ApprovalDecided(Approval):
 
 
 @event("approval.expired", Delivery.WAIT)
-class ApprovalExpired(Approval):
+class ApprovalExpired(Approval, TypedDict):
     """The deadline passed without a decision."""
 
     reason: str
 
 
 @event("approval.cancelled", Delivery.WAIT)
-class ApprovalCancelled(Approval):
+class ApprovalCancelled(Approval, TypedDict):
     """The run or the caller was cancelled before a decision."""
 
     reason: str

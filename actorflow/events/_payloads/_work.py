@@ -14,14 +14,14 @@ class Operation(TypedDict):
     operation: str
 
 
-class KeyedOperation(Operation):
+class KeyedOperation(Operation, TypedDict):
     """An operation with an idempotency key."""
 
     key_hash: Annotated[str, "16 hex digits"]
 
 
 @event("work.idempotency_hit", Delivery.WAIT)
-class WorkIdempotencyHit(KeyedOperation):
+class WorkIdempotencyHit(KeyedOperation, TypedDict):
     """A duplicate got the recorded result."""
 
     source: Literal["stored", "in_flight"]
@@ -32,7 +32,7 @@ class WorkIdempotencyHit(KeyedOperation):
 
 
 @event("work.idempotency_conflict", Delivery.WAIT)
-class WorkIdempotencyConflict(KeyedOperation):
+class WorkIdempotencyConflict(KeyedOperation, TypedDict):
     """A key came back with other parameters."""
 
     expected_params_hash: str
@@ -40,7 +40,7 @@ class WorkIdempotencyConflict(KeyedOperation):
 
 
 @event("work.replay_rejected", Delivery.WAIT)
-class WorkReplayRejected(Operation):
+class WorkReplayRejected(Operation, TypedDict):
     """A request lay outside the replay window."""
 
     reason: str
@@ -48,7 +48,7 @@ class WorkReplayRejected(Operation):
 
 
 @event("work.in_doubt", Delivery.WAIT)
-class WorkInDoubt(KeyedOperation):
+class WorkInDoubt(KeyedOperation, TypedDict):
     """A claim without an outcome was found."""
 
     since: str
@@ -57,7 +57,7 @@ class WorkInDoubt(KeyedOperation):
 
 
 @event("work.lease_lost", Delivery.WAIT)
-class WorkLeaseLost(KeyedOperation):
+class WorkLeaseLost(KeyedOperation, TypedDict):
     """The owner of a claim lost it."""
 
     fence: int
@@ -86,22 +86,22 @@ class Saga(TypedDict):
 
 
 @event("work.saga_started", Delivery.WAIT)
-class WorkSagaStarted(Saga):
+class WorkSagaStarted(Saga, TypedDict):
     """A saga is about to run its first step."""
 
 
 @event("work.saga_completed", Delivery.WAIT)
-class WorkSagaCompleted(Saga):
+class WorkSagaCompleted(Saga, TypedDict):
     """Every step of a saga is done."""
 
 
 @event("work.saga_compensated", Delivery.WAIT)
-class WorkSagaCompensated(Saga):
+class WorkSagaCompensated(Saga, TypedDict):
     """A step failed and everything before it was undone."""
 
 
 @event("work.saga_failed", Delivery.WAIT)
-class WorkSagaFailed(Saga):
+class WorkSagaFailed(Saga, TypedDict):
     """A step failed and something before it could not be undone."""
 
 
@@ -142,17 +142,17 @@ class Checkpoint(TypedDict):
 
 
 @event("work.checkpoint_saved", Delivery.TRY)
-class WorkCheckpointSaved(Checkpoint):
+class WorkCheckpointSaved(Checkpoint, TypedDict):
     """A record was written."""
 
 
 @event("work.checkpoint_deleted", Delivery.TRY)
-class WorkCheckpointDeleted(Checkpoint):
+class WorkCheckpointDeleted(Checkpoint, TypedDict):
     """A record was removed."""
 
 
 @event("work.checkpoint_restored", Delivery.WAIT)
-class WorkCheckpointRestored(Checkpoint):
+class WorkCheckpointRestored(Checkpoint, TypedDict):
     """A resumed run read a record back."""
 
     stages_restored: int
@@ -212,12 +212,12 @@ class Quota(TypedDict):
 
 
 @event("work.quota_warning", Delivery.TRY)
-class WorkQuotaWarning(Quota):
+class WorkQuotaWarning(Quota, TypedDict):
     """A quota is nearly used up."""
 
 
 @event("work.quota_exceeded", Delivery.WAIT)
-class WorkQuotaExceeded(Quota):
+class WorkQuotaExceeded(Quota, TypedDict):
     """A quota is used up."""
 
 
@@ -240,22 +240,22 @@ class Circuit(TypedDict):
 
 
 @event("work.circuit_opened", Delivery.WAIT)
-class WorkCircuitOpened(Circuit):
+class WorkCircuitOpened(Circuit, TypedDict):
     """A circuit breaker opened: calls are refused from now on."""
 
 
 @event("work.circuit_half_open", Delivery.WAIT)
-class WorkCircuitHalfOpen(Circuit):
+class WorkCircuitHalfOpen(Circuit, TypedDict):
     """A circuit breaker lets a call through to see how it goes."""
 
 
 @event("work.circuit_closed", Delivery.WAIT)
-class WorkCircuitClosed(Circuit):
+class WorkCircuitClosed(Circuit, TypedDict):
     """A circuit breaker closed: calls go through again."""
 
 
 @event("work.circuit_rejected", Delivery.TRY)
-class WorkCircuitRejected(Circuit):
+class WorkCircuitRejected(Circuit, TypedDict):
     """An open circuit breaker refused a call."""
 
 
