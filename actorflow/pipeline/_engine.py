@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, final
 from uuid import UUID
 
 from ._options import PipelineKeywords
@@ -77,6 +77,7 @@ class ContextKeywords(TypedDict, total=False):
     root_run_id: UUID | str | None
 
 
+@final
 class StartKeywords(GraphKeywords, RunKeywords, ContextKeywords, total=False):
     """What `run` and `start` take."""
 

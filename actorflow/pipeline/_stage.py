@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, final, overload
 
 from actorflow.errors import contract_error
 
@@ -40,6 +40,7 @@ class FurtherOptions(TypedDict, total=False):
     timeout: float | None
 
 
+@final
 class StageOptions(FurtherOptions, total=False):
     """What can be said about a stage besides its name and runner."""
 
