@@ -1201,6 +1201,26 @@ class DeadlockedGraphError(ActorflowError, RuntimeError):
 
 
 @attrs.define(slots=False, eq=False)
+class MaxDepthExceededError(ActorflowError):
+    """A run wanted to start one more child below itself than is allowed."""
+
+    current_depth: int
+    max_depth: int
+    parent_run_id: UUID | str | None
+
+    code: ClassVar[str] = "CHILD-001-DEPTH"
+    fix_hint: ClassVar[str] = (
+        "Look for a pipeline that spawns itself without end, or raise the spawner's max_depth."
+    )
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.parent_run_id} is {self.current_depth} levels below its root"
+            f" and cannot have children: at most {self.max_depth} levels are allowed"
+        )
+
+
+@attrs.define(slots=False, eq=False)
 class TransientError(ActorflowError):
     """Something failed that may well work when it is tried again."""
 

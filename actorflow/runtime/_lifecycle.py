@@ -86,14 +86,16 @@ class Lifecycle:
         await self._sink.emit(type="pipeline.failed", data=data)
         self._run_ended(Ending.FAILED)
 
-    async def run_canceled(self, results: StageResults, cancellation: Cancellation) -> None:
+    async def run_canceled(
+        self, results: StageResults, cancellation: Cancellation, cascade_depth: int
+    ) -> None:
         completed = list(results.states().values()).count(StageState.COMPLETED)
         duration_ms = self._duration_ms()
         data = {
             "pipeline_name": self._pipeline_name,
             "parent_run_id": _text(self._context.parent_run_id),
             "reason": cancellation.reason,
-            "cascade_depth": 0,
+            "cascade_depth": cascade_depth,
             "stage": cancellation.stage,
             "stages_completed": completed,
             "duration_ms": duration_ms,

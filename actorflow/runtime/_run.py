@@ -11,10 +11,10 @@ wait. From there on it waits shielded, until the last stage has reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import trio
 
@@ -27,6 +27,7 @@ from actorflow.model import FrozenDict, StageOutput
 from actorflow.pipeline import FailureMode
 from actorflow.stages import PipelineTimer, StageContext, StageInputs
 
+from ._active_runs import find_run, listed
 from ._lane import Lane
 from ._lifecycle import Lifecycle
 from ._results import PipelineResults
@@ -48,7 +49,7 @@ from ._streams import Streams
 if TYPE_CHECKING:
     from actorflow.errors import ActorflowError
     from actorflow.events import EventSink
-    from actorflow.stages import PipelineContext
+    from actorflow.stages import PipelineContext, RunPort
 
     from ._graph import UnifiedStageGraph
     from ._results import FailureRecord
@@ -81,6 +82,9 @@ class Run:
         self.cleanups = CleanupRegistry()
         self.streams = Streams(graph.wiring, graph.stream_edges)
         self.warnings: list[str] = []
+        self._parent = find_run(context.parent_run_id)
+        self._is_cut_off = False
+        self._when_ended: list[Callable[[], object]] = []
         self._given_sink = event_sink
         self._given_token = cancel_token
         self._token: CancellationToken | None = None
@@ -115,7 +119,7 @@ class Run:
         """
         context, graph = self.context, self.graph
         sink = self._given_sink or context.event_sink or get_event_sink()
-        with context.running(self._context_canceled) as self._snapshot:
+        with context.running(self._context_canceled) as self._snapshot, self._listed():
             self._sink = context.event_sink = BoundEventSink(
                 sink,
                 pipeline_run_id=context.pipeline_run_id,
@@ -134,6 +138,21 @@ class Run:
                 self._token = CancellationToken.linked(self._given_token)
                 self._listen_to(self._token)
             yield
+
+    @contextmanager
+    def _listed(self) -> Iterator[None]:
+        run_id = self.context.pipeline_run_id
+        assert run_id is not None, "a context that is running has an id"
+        try:
+            with listed(run_id, self):
+                yield
+        finally:
+            for callback in self._when_ended:
+                callback()
+
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when there is nothing left of the run."""
+        self._when_ended.append(callback)
 
     # Looking at it, and stopping it
 
@@ -215,6 +234,21 @@ class Run:
         if self._ended_at is None:
             self._carry_out(self._state.cancel(None, reason))
 
+    def _cut_off(self) -> None:
+        # A child ends for the reason that its parent ends for.
+        self._is_cut_off = True
+        parent = self._parent
+        is_cascade = parent is not None and parent._state.is_stopping
+        self._cancel(parent._why_it_stops() if parent and is_cascade else ENCLOSING_SCOPE)
+
+    @property
+    def _cascade_depth(self) -> int:
+        """How far this is below the run where the cancellation began."""
+        depth, run = 0, self
+        while run._is_cut_off and run._parent is not None and run._parent._state.is_stopping:
+            depth, run = depth + 1, run._parent
+        return depth
+
     def _why_it_stops(self) -> str:
         if self._state.cancellation is not None:
             return self._state.cancellation.reason
@@ -252,7 +286,7 @@ class Run:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
-            self._cancel(ENCLOSING_SCOPE)
+            self._cut_off()
             raise
         if self._state.is_stopping:
             return
@@ -267,8 +301,9 @@ class Run:
             self._carry_out(self._state.begin(trio.current_time()))
             await self._collect_reports()
         except trio.Cancelled:
-            # Stopped: by a request or a failure, or else from around the run.
-            self._cancel(ENCLOSING_SCOPE)
+            # By a request or a failure, or else from around the run.
+            if not self._state.is_stopping:
+                self._cut_off()
             with trio.CancelScope(shield=True):
                 await self._outlast_stages()
             raise
@@ -315,7 +350,9 @@ class Run:
             await self._lifecycle.run_failed(stage_results, str(self._crash), self._crash)
         elif self._state.cancellation is not None:
             self._error = self._canceled(results, self._state.cancellation)
-            await self._lifecycle.run_canceled(stage_results, self._state.cancellation)
+            await self._lifecycle.run_canceled(
+                stage_results, self._state.cancellation, self._cascade_depth
+            )
         elif results.failures:
             first = results.failures[0]
             assert isinstance(first.exception, Exception)
@@ -436,7 +473,7 @@ class Run:
             config=spec.args,
             attempt=call.attempt,
             try_number=try_number,
-            run=call,
+            run=cast("RunPort", call),
         )
 
     def _inputs_of(self, number: int) -> StageInputs:

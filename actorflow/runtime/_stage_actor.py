@@ -8,7 +8,7 @@ become outputs here; only a cancellation and what stops a whole program
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -30,11 +30,19 @@ from actorflow.pipeline import check_branch, check_outputs
 
 from ._results import FailureRecord
 from ._run_state import StageEnd
+from ._subpipeline import get_subpipeline_spawner, runnable
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from actorflow.cancellation import CancellationToken, Cleanup
     from actorflow.pipeline import StageSpec
-    from actorflow.stages import GuardFeedback, PipelineContext, StageContext
+    from actorflow.stages import (
+        GuardFeedback,
+        PipelineContext,
+        StageContext,
+        SubpipelineResult,
+    )
 
     from ._run import Run
 
@@ -279,3 +287,35 @@ class StageCall:
 
     async def stream_output(self, source: str | None) -> StageOutput:
         return await self._run.streams.output(self.number, source)
+
+    async def spawn_subpipeline(
+        self,
+        pipeline: object,
+        source: object,
+        *,
+        correlation_id: UUID | str | None,
+        topology: str | None,
+        execution_mode: str | None,
+        inherit_data: bool | Collection[str],
+        data_overrides: Mapping[str, Any] | None,
+    ) -> SubpipelineResult:
+        name, run = runnable(pipeline)
+        if not isinstance(source, str | None):
+            raise InvalidTypeError("source", source, "the input text of the child, or None")
+
+        async def run_child(child: PipelineContext) -> object:
+            if source is not None:
+                child.input_text = source
+            return await run(child)
+
+        return await get_subpipeline_spawner().spawn(
+            name,
+            self.context,
+            correlation_id,
+            self.spec.name,
+            run_child,
+            topology=topology,
+            execution_mode=execution_mode,
+            inherit_data=inherit_data,
+            data_overrides=data_overrides,
+        )
