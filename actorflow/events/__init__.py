@@ -38,6 +38,7 @@ from ._exporters import (
     format_event as format_event,
 )
 from ._fan_out import FilterEventSink as FilterEventSink, TeeEventSink as TeeEventSink
+from ._log_output import JsonLogFormatter as JsonLogFormatter, setup_logging as setup_logging
 from ._logging_sink import LoggingEventSink as LoggingEventSink
 from ._metrics import BackpressureMetrics as BackpressureMetrics
 from ._observable import ObservableEventSink as ObservableEventSink
@@ -141,6 +142,7 @@ from ._spec import (
     PayloadKey as PayloadKey,
     payload_keys as payload_keys,
 )
+from ._structlog_sink import StructlogEventSink as StructlogEventSink
 from ._timeline import (
     Timeline as Timeline,
     timeline_of as timeline_of,

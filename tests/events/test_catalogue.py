@@ -47,15 +47,15 @@ VIOLATION: Final[Mapping[str, Any]] = {
 }
 
 
-NAMED_LIKE_AN_EVENT: Final = re.compile(rf"(?:{'|'.join(sorted(FAMILIES))})\.[a-z_]+")
+NAMED_LIKE_AN_EVENT: Final = re.compile(rf"(?:{'|'.join(sorted(FAMILIES))})\.[a-z_]*[a-z]")
 
 
 def event_names(source: str) -> Iterator[str]:
     """Every literal that reads like a type of the catalogue, wherever it stands."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if NAMED_LIKE_AN_EVENT.fullmatch(node.value):
-                yield node.value
+        match node:
+            case ast.Constant(value=str(text)) if NAMED_LIKE_AN_EVENT.fullmatch(text):
+                yield text
 
 
 def positional_emissions(source: str) -> Iterator[int]:
