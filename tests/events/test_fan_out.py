@@ -111,7 +111,7 @@ async def test_failing_sink_does_not_keep_the_others_from_receiving() -> None:
     assert recorded.types() == slow.called == ["a", "b"]
 
 
-@pytest.mark.spec("E61")
+@pytest.mark.spec("E3", "E61")
 async def test_tee_says_when_any_sink_refused() -> None:
     recorded, full = RecordingEventSink(), Full()
 

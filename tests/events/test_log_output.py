@@ -151,7 +151,7 @@ def test_record_is_one_line_of_json(tmp_path: Path) -> None:
     assert second["exception"].splitlines()[-1] == "ValueError: no"
 
 
-@pytest.mark.spec("E106", "E107")
+@pytest.mark.spec("E107")
 async def test_lines_of_users_carry_what_is_bound(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     setup_logging(log_file=path)
