@@ -15,8 +15,10 @@ _active: Final[dict[UUID, Run]] = {}
 
 
 @contextmanager
-def listed(run_id: UUID, run: Run) -> Iterator[None]:
+def listed(run: Run) -> Iterator[None]:
     """Let a run be found for the length of the block."""
+    run_id = run.context.pipeline_run_id
+    assert run_id is not None, "a context that is running has an id"
     _active[run_id] = run
     try:
         yield

@@ -119,7 +119,7 @@ class Run:
         """
         context, graph = self.context, self.graph
         sink = self._given_sink or context.event_sink or get_event_sink()
-        with context.running(self._context_canceled) as self._snapshot, self._listed():
+        with context.running(self._context_canceled) as self._snapshot:
             self._sink = context.event_sink = BoundEventSink(
                 sink,
                 pipeline_run_id=context.pipeline_run_id,
@@ -138,17 +138,6 @@ class Run:
                 self._token = CancellationToken.linked(self._given_token)
                 self._listen_to(self._token)
             yield
-
-    @contextmanager
-    def _listed(self) -> Iterator[None]:
-        run_id = self.context.pipeline_run_id
-        assert run_id is not None, "a context that is running has an id"
-        try:
-            with listed(run_id, self):
-                yield
-        finally:
-            for callback in self._when_ended:
-                callback()
 
     def when_ended(self, callback: Callable[[], object]) -> None:
         """Have `callback` called when there is nothing left of the run."""
@@ -235,11 +224,14 @@ class Run:
             self._carry_out(self._state.cancel(None, reason))
 
     def _cut_off(self) -> None:
-        # A child ends for the reason that its parent ends for.
+        # A child ends for the reason that made an ancestor stop. Those between them
+        # may not have noticed yet.
         self._is_cut_off = True
-        parent = self._parent
-        is_cascade = parent is not None and parent._state.is_stopping
-        self._cancel(parent._why_it_stops() if parent and is_cascade else ENCLOSING_SCOPE)
+        run = self._parent
+        while run is not None and not run._state.is_stopping:
+            run = run._parent
+        reason = ENCLOSING_SCOPE if run is None else run._why_it_stops()
+        self._carry_out(self._state.cut_off(reason))
 
     @property
     def _cascade_depth(self) -> int:
@@ -270,24 +262,31 @@ class Run:
     async def supervise(self) -> None:
         """Run to the end. How a run ends is its `outcome`; a cancellation goes on."""
         system = current_system()
-        with (
-            event_sink_scope(self._sink),
-            nullcontext() if system is None else system.showing(self._describe),
-        ):
-            try:
-                await self._run()
-            except Exception as crash:  # noqa: BLE001 - it is the outcome, once things are in order
-                self._crash = crash
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self._wind_up()
-
-    async def _run(self) -> None:
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            with (
+                event_sink_scope(self._sink),
+                listed(self),
+                nullcontext() if system is None else system.showing(self._describe),
+            ):
+                await self._run_and_wind_up()
+        finally:
+            for callback in self._when_ended:
+                callback()
+
+    async def _run_and_wind_up(self) -> None:
+        try:
+            await self._run()
         except trio.Cancelled:
             self._cut_off()
             raise
+        except Exception as crash:  # noqa: BLE001 - it is the outcome, once things are in order
+            self._crash = crash
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._wind_up()
+
+    async def _run(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._state.is_stopping:
             return
         self._started_at = clock.now()

@@ -211,7 +211,7 @@ class RunState:
         self._unheld: deque[_Stage] = deque()
         self._ready: list[_Stage] = []
         self._slots = Slots(max_concurrency, wiring)
-        self._cut_off: list[tuple[_Stage, StageEnd]] = []
+        self._interrupted: list[tuple[_Stage, StageEnd]] = []
         self._commands: list[Command] = []
 
         self._guards = {guard: GuardHistory(policy) for guard, policy in guard_retries.items()}
@@ -270,7 +270,7 @@ class RunState:
         else:
             # Nobody here interrupts a stage of a run that goes on: if it happened
             # all the same, the scope around the run did it.
-            self._cut_off.append((stage, end))
+            self._interrupted.append((stage, end))
             self._request_cancel(None, ENCLOSING_SCOPE)
         self._repeat_what_awaited(stage)
         return self._advance(now)
@@ -278,6 +278,13 @@ class RunState:
     def cancel(self, stage: str | None, reason: str) -> list[Command]:
         """Somebody asks for the end of the run."""
         self._request_cancel(stage, reason)
+        return self._take_commands()
+
+    def cut_off(self, reason: str) -> list[Command]:
+        """The run is cancelled from around it: whoever would hear of a failure is gone."""
+        if self.cancellation is None:
+            self.cancellation = Cancellation(None, reason)
+        self._stop()
         return self._take_commands()
 
     # Moving on
@@ -289,7 +296,7 @@ class RunState:
             if stage.state is StageState.WAITING and not stage.awaits:
                 self._consider(stage, now)
         if self._stopping:
-            self._settle_what_was_cut_off()
+            self._settle_what_was_interrupted()
         else:
             self._call_what_is_ready()
             if self._unsettled and not self._running:
@@ -410,14 +417,14 @@ class RunState:
         else:
             self._let_dependents_know(stage)
 
-    def _settle_what_was_cut_off(self) -> None:
+    def _settle_what_was_interrupted(self) -> None:
         if self._running:
             return
-        self._cut_off.sort(key=lambda cut: cut[0].number)
-        for stage, end in self._cut_off:
+        self._interrupted.sort(key=lambda cut: cut[0].number)
+        for stage, end in self._interrupted:
             stage.move(StageChange.CANCEL)
             self._commands.append(Settle(stage.number, stage.attempt, stage.state, None, end, None))
-        self._cut_off.clear()
+        self._interrupted.clear()
 
     def _request_cancel(self, stage: str | None, reason: str) -> None:
         # The first who ends a run decides how, be it a request or a failure.

@@ -505,3 +505,22 @@ async def test_token_asked_for_while_the_run_is_stopping_is_cancelled() -> None:
             await run.wait()
 
     assert seen == ["enough"]
+
+
+@pytest.mark.spec("30.7.2", "30.7.6")
+async def test_scope_that_is_cancelled_while_a_run_fails_makes_it_canceled(
+    sink: RecordingEventSink, autojump_clock: MockClock
+) -> None:
+    async def fail(ctx: StageContext) -> StageOutput:
+        return StageOutput.fail("no")
+
+    async def linger(ctx: StageContext) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    graph = UnifiedStageGraph([spec("fail", fail), spec("linger", linger)])
+    with trio.move_on_after(1) as scope:
+        await graph.run(event_sink=sink)
+
+    assert scope.cancelled_caught
+    assert sink.types()[-1] == "pipeline.canceled"

@@ -872,6 +872,7 @@ def test_guard_that_could_not_be_called_has_its_retry_stage_run_again() -> None:
         stage("write"),
         stage("b", "write"),
         guard("check", "write", inputs=("write:text",)),
+        stage("c", "write"),
         guard_retries={"check": policy()},
     )
 
@@ -886,7 +887,7 @@ def test_guard_that_could_not_be_called_has_its_retry_stage_run_again() -> None:
         "call write 2",
     ]
     play.end("write", ok(text="now"))
-    assert play.running == ["b", "check"]
+    assert play.running == ["b", "check", "c"]
 
 
 def test_stages_that_may_be_interrupted_are_those_below_a_retry_stage() -> None:

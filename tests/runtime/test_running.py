@@ -154,6 +154,7 @@ async def test_block_waits_for_the_run_and_raises_as_run_would() -> None:
     assert ended == ["work"]
     assert run.status().state is RunPhase.COMPLETED
     assert list(run.results) == ["work"]
+    assert "StageResult(name='work'" in repr(run.results.stage_results)
 
     with pytest.raises(UnifiedStageExecutionError):
         async with UnifiedStageGraph([spec("fail", fail)]).start():
