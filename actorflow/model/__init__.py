@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from ._audio import (
+    AudioChunk as AudioChunk,
+    AudioFormat as AudioFormat,
+    StreamConfig as StreamConfig,
+    calculate_audio_duration_ms as calculate_audio_duration_ms,
+)
 from ._conversation import (
     Conversation as Conversation,
     Message as Message,
