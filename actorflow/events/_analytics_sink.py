@@ -24,6 +24,8 @@ _logger: Final = logging.getLogger("actorflow.events")
 
 # How many events an exporter gets at a time.
 _BATCH: Final = 100
+# How long the actor lets events come together. Waking it costs more than an event.
+_LINGER: Final = 0.02
 
 
 @final
@@ -63,6 +65,8 @@ class AnalyticsSink:
         self._pending: deque[_Entry] = deque()
         self._backlog = Backlog()
         self._exporting = trio.StrictFIFOLock()
+        # Set when the actor shall not wait for more events to come.
+        self._hurry = trio.Event()
         self._is_closed = False
         self._is_owned = False
         self._worker = Worker("analytics_sink", self._work, shutdown=stop_timeout)
@@ -108,6 +112,8 @@ class AnalyticsSink:
             )
             return False
         self._accept(type, data)
+        if len(self._pending) * 2 >= self._max_pending:
+            self._hurry.set()
         self._worker.wake()
         return True
 
@@ -145,16 +151,34 @@ class AnalyticsSink:
 
     async def _work(self, inbox: Inbox[None]) -> None:
         self._is_owned = True
-        work_begins(self._backlog)
+        work_begins(self)
         try:
-            while not self._is_closed:
+            while not self._is_closed and await self._rest(inbox):
                 await self._export_pending()
-                if not await self._worker.rest(inbox):
-                    break
             await self._export_pending()
         finally:
-            work_ends(self._backlog)
+            work_ends(self)
             self._is_owned = False
+
+    async def _rest(self, inbox: Inbox[None]) -> bool:
+        """Wait for events, and a little longer for more of them; False at the end."""
+        self._hurry = trio.Event()
+        if not self._pending and not await self._worker.rest(inbox):
+            return False
+        if len(self._pending) * 2 < self._max_pending and not self._is_closed:
+            with inbox.ctx.until_stop(), trio.move_on_after(_LINGER):
+                await self._hurry.wait()
+        return not inbox.ctx.is_stopping
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits for its export."""
+        return self._backlog.is_empty
+
+    def everything_so_far(self) -> trio.Event:
+        """Let the actor hurry, and return what will be set when all that is queued is exported."""
+        self._hurry.set()
+        return self._backlog.everything_so_far()
 
     async def flush(self) -> None:
         """Export what is queued and flush the exporter."""
@@ -164,6 +188,7 @@ class AnalyticsSink:
     async def aclose(self) -> None:
         """Take no more events, export what is queued and close the exporter."""
         self._is_closed = True
+        self._hurry.set()
         self._worker.wake()
         self._dropped_log.settle()
         try:

@@ -15,11 +15,11 @@ from uuid import UUID
 import attrs
 import trio
 
-from actorflow import clock
 from actorflow.errors import InvalidArgumentError, InvalidTypeError
 
 from ._catalogue import is_reserved
 from ._log_failure import log_failure
+from ._now import iso_now
 from ._sink import EventSink, checked_sink, offer_of, takes_of
 
 _logger: Final = logging.getLogger("actorflow.events")
@@ -177,7 +177,7 @@ class BoundEventSink:
 
     def _payload(self, type: str, data: Mapping[str, Any] | None, seq: int) -> dict[str, Any]:
         _warn_if_reserved(type)
-        return stamp(data, self._common, seq, clock.utc_now().isoformat(timespec="microseconds"))
+        return stamp(data, self._common, seq, iso_now())
 
 
 def check_event_type(type: object) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, TypeAlias, final
 
 from ._analytics import AnalyticsEvent
 
@@ -20,9 +20,22 @@ _logger: Final = logging.getLogger("actorflow.events")
 _CHUNK: Final = 1 << 16
 
 
+Encode: TypeAlias = Callable[[dict[str, Any]], str | bytes]
+"""Writes an object as JSON, without newlines: `json.dumps`, `orjson.dumps`."""
+
+# What json.dumps does, without building an encoder for each event.
+encode_json: Final[Encode] = json.JSONEncoder(default=str).encode
+
+
 def to_lines(events: Iterable[AnalyticsEvent]) -> str:
     """Write events, one line each."""
-    return "".join(json.dumps(event.to_dict(), default=str) + "\n" for event in events)
+    return to_line_bytes(events, encode_json).decode()
+
+
+def to_line_bytes(events: Iterable[AnalyticsEvent], encode: Encode) -> bytes:
+    """Write events with an encoder of choice, one line each."""
+    written = (encode(event.to_dict()) for event in events)
+    return b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in written)
 
 
 @final

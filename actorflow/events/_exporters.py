@@ -14,7 +14,7 @@ import trio
 
 from ._analytics import AnalyticsEvent, AnalyticsExporter
 from ._colours import BLUE, GREEN, RED, painted
-from ._event_lines import to_lines
+from ._event_lines import Encode, encode_json, to_line_bytes
 from ._everyone import for_everyone
 
 _PALETTE: Final = (
@@ -36,8 +36,22 @@ class JSONFileExporter:
     the file.
     """
 
-    def __init__(self, file_path: str | PathLike[str], *, append: bool = True) -> None:
+    def __init__(
+        self,
+        file_path: str | PathLike[str],
+        *,
+        append: bool = True,
+        encode: Encode = encode_json,
+    ) -> None:
+        """Write to the file at `file_path`.
+
+        Args:
+          file_path: the file; missing directories are made.
+          append: whether what is in the file stays there.
+          encode: writes an object as JSON; `orjson.dumps` is several times as fast.
+        """
         self.event_count = 0
+        self._encode = encode
         self._path = Path(file_path)
         self._mode = "ab" if append else "wb"
         self._file: IO[bytes] | None = None
@@ -66,10 +80,10 @@ class JSONFileExporter:
                 await trio.to_thread.run_sync(self._close)
 
     def _write(self, batch: Sequence[AnalyticsEvent]) -> None:
-        text = to_lines(batch).encode()
+        lines = to_line_bytes(batch, self._encode)
         if self._file is None:
             self._file = self._open()
-        self._file.write(text)
+        self._file.write(lines)
         self.event_count += len(batch)
 
     def _open(self) -> IO[bytes]:

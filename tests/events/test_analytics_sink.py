@@ -142,6 +142,28 @@ async def test_tried_events_are_exported_by_the_actor() -> None:
 
 
 @pytest.mark.spec("E102")
+async def test_actor_lets_events_come_together_for_a_moment(mock_clock: MockClock) -> None:
+    exporter = Exporter()
+    async with AnalyticsSink(exporter, max_pending=8) as sink:
+        await wait_all_tasks_blocked()
+        try_all(sink, "1")
+        await wait_all_tasks_blocked()
+        try_all(sink, "2")
+        await wait_all_tasks_blocked()
+        assert exporter.types == []
+        mock_clock.jump(0.1)
+        await wait_all_tasks_blocked()
+        assert exporter.types == ["1", "2"]
+
+        # Half a queue is reason enough to hurry.
+        try_all(sink, "3", "4", "5", "6")
+        await wait_all_tasks_blocked()
+        assert exporter.types == ["1", "2", "3", "4", "5", "6"]
+        await sink.emit(type="7", data=None)
+        assert exporter.types[-1] == "7"
+
+
+@pytest.mark.spec("E102")
 async def test_full_queue_refuses_counts_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     sink = AnalyticsSink(Exporter(), max_pending=2)
 
@@ -221,6 +243,17 @@ async def test_closing_system_exports_what_is_queued() -> None:
 
     assert exporter.types == ["1"]
     assert exporter.closed == 0
+
+
+async def test_idle_sink_ends_with_its_system() -> None:
+    exporter = Exporter()
+    sink = AnalyticsSink(exporter)
+
+    async with open_system():
+        await sink.start()
+        await wait_all_tasks_blocked()
+
+    assert not sink.offer(type="1", data=None)
 
 
 async def test_export_that_was_cancelled_is_repeated(autojump_clock: MockClock) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from trio.testing import MockClock
 from actorflow import clock
 from actorflow.errors import InvalidArgumentError, InvalidEventSinkError, InvalidTypeError
 from actorflow.events import BoundEventSink, EventCounter, NoOpEventSink, bound_sink, report
+from actorflow.events._now import iso_now
 from actorflow.testing import RecordingEventSink
 
 RUN = UUID("0197a000-0000-7000-8000-000000000001")
@@ -99,6 +101,27 @@ async def test_event_carries_the_common_keys_of_its_run(autojump_clock: MockCloc
             "amount": 3,
         }
     ]
+
+
+@pytest.mark.spec("E8")
+@given(st.floats(0, 4e9), st.lists(st.floats(0, 3), max_size=5))
+@settings(max_examples=100)
+def test_timestamp_is_the_time_of_the_clock(at: float, pauses: list[float]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        for pause in [0.0, *pauses]:
+            at += pause
+            patched.setattr(clock, "timestamp", partial(float, at))
+
+            assert iso_now() == clock.utc_now().isoformat(timespec="microseconds")
+
+
+@pytest.mark.spec("E8")
+def test_last_microsecond_of_a_second_belongs_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clock, "timestamp", lambda: 59.9999999)
+
+    assert iso_now() == "1970-01-01T00:01:00.000000+00:00"
 
 
 @pytest.mark.spec("E8")

@@ -219,6 +219,19 @@ async def test_file_is_appended_to_unless_told_otherwise(tmp_path: Path) -> None
     assert types_in(path) == ["third", "third", "reopened"]
 
 
+@pytest.mark.parametrize(
+    "encode",
+    [lambda value: json.dumps(value, sort_keys=True), lambda value: json.dumps(value).encode()],
+)
+async def test_encoder_may_be_chosen(encode: Any, tmp_path: Path) -> None:
+    exporter = JSONFileExporter(tmp_path / "events.jsonl", encode=encode)
+
+    await exporter.export_batch(named("a", "b"))
+    await exporter.close()
+
+    assert types_in(tmp_path / "events.jsonl") == ["a", "b"]
+
+
 @pytest.mark.spec("E92")
 async def test_cancelled_export_leaves_whole_lines(tmp_path: Path) -> None:
     exporter = JSONFileExporter(tmp_path / "events.jsonl")
