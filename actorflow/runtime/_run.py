@@ -435,7 +435,8 @@ class Run:
             if output.artifacts:
                 self.context.artifacts.extend(output.artifacts)
             for event in output.events:
-                data = {"stage": spec.name, **event.data}
+                about = {"stage": spec.name, "event_timestamp": event.timestamp.isoformat()}
+                data = {**about, **event.data}
                 self._sink.try_emit(type=event.type, data=data)
         streams = self._settle_streams(settle) if self.graph.stream_edges else _NO_STREAMS
         ended_at = trio.current_time() if end is None else end.ended_at

@@ -54,6 +54,7 @@ SUPERSEDED: Final = "Superseded by guard retry"
 # Signals
 
 
+@final
 @attrs.frozen
 class StageEnd:
     """How the call of a stage ended: with an output, or cut off without one."""
@@ -78,6 +79,7 @@ class StageEnd:
 # Commands
 
 
+@final
 @attrs.frozen
 class Call:
     """Call a stage."""
@@ -87,6 +89,7 @@ class Call:
     feedback: Mapping[str, GuardFeedback]
 
 
+@final
 @attrs.frozen
 class Interrupt:
     """Cancel one running stage: what it works on is out of date."""
@@ -94,11 +97,13 @@ class Interrupt:
     stage: int
 
 
+@final
 @attrs.frozen
 class InterruptAll:
     """Cancel everything that runs."""
 
 
+@final
 @attrs.frozen
 class Settle:
     """An attempt of a stage is over: record it and report it.
@@ -115,6 +120,7 @@ class Settle:
     skipped_by: SkippedBy | None
 
 
+@final
 @attrs.frozen
 class Report:
     """Emit an event."""
@@ -137,6 +143,7 @@ class Ending(StrEnum):
     CANCELED = "canceled"
 
 
+@final
 @attrs.frozen
 class Cancellation:
     """Who asked a run to end, and why; `stage` is None for somebody outside."""

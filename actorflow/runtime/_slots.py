@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class _Group:
-    """Stages linked by stream edges; they share one slot.
+    """Stages linked by stream edges, and those between them; they share one slot.
 
     A producer waits for its consumers to take items, so letting only one of
     them run could last forever. For the same reason a group starts only when
@@ -107,16 +107,30 @@ class Slots:
 
 
 def _linked(wiring: Wiring) -> list[set[int]]:
-    """The stages that stream edges connect, directly or not."""
+    """The stages that stream edges connect, with those between them.
+
+    A stage between two of them has to run while they hold their slot, so it
+    belongs to the group. With stream edges taken as going both ways, that makes
+    a group of all that can be reached from each other.
+    """
     unseen = {stage for stage, sources in enumerate(wiring.stream_sources) if sources}
     groups = []
     while unseen:
-        members: set[int] = set()
-        to_visit = {unseen.pop()}
-        while to_visit:
-            stage = to_visit.pop()
-            members.add(stage)
-            to_visit.update({*wiring.stream_sources[stage], *wiring.consumers[stage]} - members)
+        start = unseen.pop()
+        members = _reached(start, wiring, wiring.dependents)
+        members &= _reached(start, wiring, wiring.dependencies)
         unseen -= members
         groups.append(members)
     return groups
+
+
+def _reached(start: int, wiring: Wiring, edges: Sequence[Sequence[int]]) -> set[int]:
+    reached = {start}
+    to_visit = [start]
+    while to_visit:
+        stage = to_visit.pop()
+        linked = (*edges[stage], *wiring.stream_sources[stage], *wiring.consumers[stage])
+        fresh = set(linked) - reached
+        reached |= fresh
+        to_visit.extend(fresh)
+    return reached

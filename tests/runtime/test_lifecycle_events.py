@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -313,13 +314,15 @@ async def test_attempts_agree_everywhere(sink: RecordingEventSink) -> None:
     )
 
 
-@pytest.mark.spec("10.3.8")
+@pytest.mark.spec("10.3.8", "10.4.3")
 async def test_artifacts_and_events_of_an_output_are_collected(sink: RecordingEventSink) -> None:
     artifact = StageArtifact("audio", {"id": 1})
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
     async def make(ctx: StageContext) -> StageOutput:
         return StageOutput.ok(
-            artifacts=[artifact], events=[StageEvent("app.a"), StageEvent("app.b", {"stage": "me"})]
+            artifacts=[artifact],
+            events=[StageEvent("app.a", {}, at), StageEvent("app.b", {"stage": "me"})],
         )
 
     context = PipelineContext()
@@ -327,6 +330,7 @@ async def test_artifacts_and_events_of_an_output_are_collected(sink: RecordingEv
 
     assert context.artifacts == [artifact]
     assert told(sink)[2:4] == ["app.a make", "app.b me"]
+    assert sink.payloads("app.a")[0]["event_timestamp"] == at.isoformat()
 
 
 @pytest.mark.spec("30.3.6")

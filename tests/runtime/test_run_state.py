@@ -301,6 +301,26 @@ def test_producer_does_not_hold_the_slot_its_consumer_waits_for() -> None:
     assert play.running == ["mic", "stt"]
 
 
+@pytest.mark.spec("30.8.6")
+def test_stage_between_streaming_ones_runs_in_their_slot() -> None:
+    play = Play(
+        stage("mic"),
+        stage("vad", stream_from="mic"),
+        stage("between", "mic"),
+        stage("voice", "between"),
+        stage("mix", stream_from=("vad", "voice")),
+        max_concurrency=1,
+    )
+    play.called("mic")
+    play.end("mic")
+
+    assert play.running == ["vad", "between"]
+    play.called("vad")
+    play.end("between")
+    play.called("voice")
+    assert play.running == ["vad", "voice", "mix"]
+
+
 # Failure
 
 

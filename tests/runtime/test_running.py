@@ -23,6 +23,7 @@ from actorflow.errors import (
 from actorflow.model import ContextSnapshot, RunIdentity, StageOutput
 from actorflow.pipeline import Pipeline, StageSpec
 from actorflow.runtime import PipelineResults, RunPhase, StageState, UnifiedStageGraph
+from actorflow.runtime._lane import Lane
 from actorflow.runtime._run_state import RunState
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink
@@ -559,3 +560,46 @@ async def test_graph_is_immutable_and_keeps_nothing_of_a_run() -> None:
     assert {name: getattr(graph, name) for name in before} == before
     with pytest.raises(AttributeError):
         graph.pipeline_name = "other"  # type: ignore[misc]  # the point
+
+
+# Limits
+
+
+@pytest.mark.spec("30.19.1")
+async def test_lane_of_the_supervisor_is_never_longer_than_what_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longest = 0
+    put = Lane.put
+
+    def measured(self: Lane[Any], report: Any) -> None:
+        nonlocal longest
+        put(self, report)
+        longest = max(longest, len(self._reports))
+
+    monkeypatch.setattr(Lane, "put", measured)
+    chains = [
+        spec(f"s{chain}-{i}", nothing, *([f"s{chain}-{i - 1}"] if i else []))
+        for chain in range(10)
+        for i in range(20)
+    ]
+
+    await UnifiedStageGraph(chains).run()
+
+    assert 1 <= longest <= 10
+
+
+@pytest.mark.spec("30.19.2")
+def test_nothing_is_started_before_a_run_and_nothing_is_left_after_it() -> None:
+    threads = threading.active_count()
+    graph = UnifiedStageGraph([spec("a", nothing)])
+    pipeline = Pipeline("p", [spec("a", nothing)])
+
+    async def main() -> int:
+        before = tasks()
+        await graph.run()
+        await pipeline.run()
+        return tasks() - before
+
+    assert trio.run(main) == 0
+    assert threading.active_count() == threads
