@@ -1578,6 +1578,102 @@ class MockAuthError(MockProviderError, ValueError):
     fix_hint: ClassVar[str] = "Make a token with `create_token`, or pass `accept_any=True`."
 
 
+# Sessions
+
+
+@attrs.define(slots=False, eq=False)
+class SessionError(ActorflowError):
+    """Something about a session over a websocket went wrong."""
+
+    code: ClassVar[str] = "SESSION-000"
+
+
+@attrs.define(slots=False, eq=False)
+class AuthDeniedError(SessionError):
+    """Whoever wants to open a session may not."""
+
+    reason: str = "no reason given"
+    status: int = 401
+    """What the HTTP answer says: 401 for "who are you?", 403 for "not you"."""
+
+    code: ClassVar[str] = "SESSION-001-AUTH_DENIED"
+    fix_hint: ClassVar[str] = "Connect with credentials that the server's `authenticate` accepts."
+
+    def __str__(self) -> str:
+        return f"the session was denied with status {self.status}: {self.reason}"
+
+
+@attrs.define(slots=False, eq=False)
+class ProtocolViolationError(SessionError):
+    """The other end of a connection said something that the protocol does not allow."""
+
+    found: str
+    close_code: int = 4003
+    error_code: str = "PROTOCOL"
+
+    code: ClassVar[str] = "SESSION-002-PROTOCOL"
+    fix_hint: ClassVar[str] = "Compare what the peer sends with the tables of the protocol."
+
+    def __str__(self) -> str:
+        return f"the peer sent {self.found}"
+
+
+@attrs.define(slots=False, eq=False)
+class ResumeRefusedError(SessionError):
+    """A session cannot be resumed: it is over, or the token is wrong, used or expired."""
+
+    code: ClassVar[str] = "SESSION-003-RESUME_REFUSED"
+    fix_hint: ClassVar[str] = "Start a new session; tell the user that the old one is lost."
+
+    def __str__(self) -> str:
+        return "the server refused to resume the session"
+
+
+@attrs.define(slots=False, eq=False)
+class SessionClosedError(SessionError):
+    """The session is over."""
+
+    close_code: int
+    reason: str = ""
+
+    code: ClassVar[str] = "SESSION-004-CLOSED"
+    fix_hint: ClassVar[str] = "Open a new session; the close code says why this one ended."
+
+    def __str__(self) -> str:
+        because = f": {self.reason}" if self.reason else ""
+        return f"the session was closed with code {self.close_code}{because}"
+
+
+@attrs.define(slots=False, eq=False)
+class ResumeGapError(SessionError):
+    """The session goes on, but messages of the time without a connection are lost."""
+
+    first_seq: int
+    """The first message there still was."""
+
+    code: ClassVar[str] = "SESSION-005-RESUME_GAP"
+    fix_hint: ClassVar[str] = "Keep reading; allow the server a larger replay buffer."
+
+    def __str__(self) -> str:
+        return f"messages before number {self.first_seq} are lost"
+
+
+@attrs.define(slots=False, eq=False)
+class ConnectionLostError(SessionError):
+    """A connection ended, in order or not."""
+
+    close_code: int = 1006
+    """As the peer gave it; 1006 if it ended without a word."""
+    reason: str = ""
+
+    code: ClassVar[str] = "SESSION-006-CONNECTION_LOST"
+    fix_hint: ClassVar[str] = "Connect again."
+
+    def __str__(self) -> str:
+        because = f": {self.reason}" if self.reason else ""
+        return f"the connection ended with code {self.close_code}{because}"
+
+
 # Conversation memory
 
 
