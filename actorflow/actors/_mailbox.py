@@ -133,7 +133,7 @@ class Mailbox:
     def _push_out_oldest(self) -> None:
         oldest = self._pop()
         # It may be NOTHING: the only one is on its way into the hands of the actor.
-        if oldest is not NOTHING and oldest is not WAKE:
+        if oldest is not NOTHING:
             self._drop(self._unwrap(oldest), DeadReason.DROPPED_OLD)
 
     def _drop(self, item: object, reason: DeadReason) -> None:
@@ -213,6 +213,7 @@ class Mailbox:
         if send is None or self.closed is not None:
             return
         if send.statistics().tasks_waiting_receive:
+            # It goes straight to the actor and is never in the queue.
             self._inside += 1
             send.send_nowait(WAKE)
 
@@ -230,8 +231,7 @@ class Mailbox:
     def discard(self) -> None:
         """Make dead letters of all that is queued."""
         while (item := self._pop()) is not NOTHING:
-            if item is not WAKE:
-                self._cell.bury_letter(self._unwrap(item), DeadReason.STOPPED)
+            self._cell.bury_letter(self._unwrap(item), DeadReason.STOPPED)
 
     def empty(self) -> None:
         """As `discard`, for good. Closing a channel alone would lose its content silently."""

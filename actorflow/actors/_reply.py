@@ -56,14 +56,13 @@ class Request:
         return True
 
     async def answer(self) -> object:
-        """Wait for the answer; leaving without one closes the request."""
+        """Wait for the answer."""
         try:
             await self.done.wait()
             if self.error is not None:
                 raise self.error
             return self._value
         finally:
-            self.complete(None)
             # The error's traceback leads back to this frame: break the cycle.
             self.error = None
 

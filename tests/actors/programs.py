@@ -470,9 +470,10 @@ class World:
 
     def note(self, notice: Notice) -> None:
         if isinstance(notice, DeadLetter):
-            assert isinstance(notice.message, Letter | Answer)
             if isinstance(notice.message, Letter):
                 notice.message.dead.append(notice.reason)
+            elif not isinstance(notice.message, Answer):
+                self.complaints.append(f"nobody sent what died: {notice}")
         elif isinstance(notice, ActorEnded) and isinstance(notice.reason, Crashed):
             error = notice.reason.error
             if not isinstance(error, Boom | RestartBudgetExceededError | StartFailedError):

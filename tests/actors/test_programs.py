@@ -513,7 +513,7 @@ def test_interrupts_leave_the_system_from_everywhere(
             await system["s/a"].tell(1)
             if place == "on_stop":
                 system["s/a"].stop()
-            await trio.sleep_forever()
+            await trio.sleep(100)
 
     for seed in range(5):
         lives.clear()
@@ -580,7 +580,7 @@ def test_failure_moves_up_to_the_top_and_out(seed: int, depth: int) -> None:
             child = Child("a", Supervisor(child, max_restarts=0), restart="transient")
         async with open_system(child, max_restarts=0) as system:
             await system["/".join("a" * (depth + 1))].tell(1)
-            await trio.sleep_forever()
+            await trio.sleep(100)
 
     with pytest.raises(RestartBudgetExceededError) as caught:
         run_seeded(main, seed=seed)
