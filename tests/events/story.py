@@ -8,22 +8,21 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
+from actorflow import clock
 from actorflow.events import AnalyticsEvent, BoundEventSink
 from actorflow.testing import RecordingEventSink
 
 RUN = "0197a000-0000-7000-8000-000000000001"
+NEW_YEAR = 1_767_225_600.0
 CHILD = "0197a000-0000-7000-8000-000000000002"
 
 
 def story() -> list[AnalyticsEvent]:
     """A voice turn: retries, a guard's rerun, a tool with approval, a child run, a cancel."""
     recorded = RecordingEventSink(strict=True)
-    trio.run(
-        _play,
-        BoundEventSink(recorded, pipeline_run_id=RUN),
-        recorded,
-        clock=MockClock(autojump_threshold=0),
-    )
+    run = BoundEventSink(recorded, pipeline_run_id=RUN)
+    with clock.starting_at(NEW_YEAR):
+        trio.run(_play, run, recorded, clock=MockClock(autojump_threshold=0))
     return [AnalyticsEvent.from_payload(it.type, it.data) for it in recorded.events]
 
 
@@ -55,18 +54,24 @@ async def _play(run: BoundEventSink, recorded: RecordingEventSink) -> None:
             "duration_ms": None,
         },
     )
+    # What begins at one moment is told here: tasks of one moment run in any order.
+    started(run, "input-guard", 1)
+    started(run, "remember", 1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stage, "input-guard", 0.25)
         nursery.start_soon(_remember, run)
+        await trio.sleep(0.25)
+        ended(run, "input-guard", "ok", 1, 0.25)
     await _answer(run)
     await stage("output-guard", 0.2, "fail", error="unkind wording")
     started(run, "answer", 2)
     await trio.sleep(0.5)
     ended(run, "answer", "ok", 2, 0.5)
     await stage("output-guard", 0.15, attempt=2)
+    child = BoundEventSink(recorded, pipeline_run_id=CHILD)
+    started(run, "speak", 1)
+    _spawn(run, child)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_research, run, BoundEventSink(recorded, pipeline_run_id=CHILD))
-        started(run, "speak", 1)
+        nursery.start_soon(_research, run, child)
         await trio.sleep(1.1)
     ended(run, "speak", "cancel", 1, 1.1, error="Pipeline canceled")
     run.try_emit(
@@ -113,7 +118,6 @@ def ended(
 
 
 async def _remember(run: BoundEventSink) -> None:
-    started(run, "remember", 1)
     for attempt, seconds, delay_ms in ((1, 0.12, 100), (2, 0.1, 200)):
         await trio.sleep(seconds)
         run.try_emit(
@@ -170,7 +174,7 @@ async def _answer(run: BoundEventSink) -> None:
     ended(run, "answer", "ok", 1, 1.1)
 
 
-async def _research(run: BoundEventSink, child: BoundEventSink) -> None:
+def _spawn(run: BoundEventSink, child: BoundEventSink) -> None:
     started(run, "research", 1)
     run.try_emit(
         type="pipeline.spawned_child",
@@ -192,6 +196,9 @@ async def _research(run: BoundEventSink, child: BoundEventSink) -> None:
         },
     )
     started(child, "query", 1)
+
+
+async def _research(run: BoundEventSink, child: BoundEventSink) -> None:
     await trio.sleep(0.3)
     ended(child, "query", "ok", 1, 0.3)
     started(child, "fetch", 1)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -13,6 +15,7 @@ from actorflow.events._timeline import Ending, Row, RowKind, Span, Timeline
 from actorflow.events._timeline._measures import duration, tick_label, ticks
 from tests.events.story import story
 
+PICTURE: Final = Path(__file__).parents[2] / "docs" / "reference" / "timeline.svg"
 START: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -208,6 +211,14 @@ def test_svg_shows_labels_tooltips_and_a_legend(picture: Timeline) -> None:
     assert "canceled: barge_in" in said
     assert {"ok", "failed, tried again", "waiting", "skipped"} <= set(said)
     assert "not seen to end" not in said
+
+
+def test_picture_in_the_documentation_is_up_to_date(picture: Timeline) -> None:
+    svg = timeline_svg(picture)
+    if os.environ.get("WRITE_GOLDEN"):
+        PICTURE.write_text(svg, "utf-8")
+
+    assert PICTURE.read_text("utf-8") == svg, "see WRITE_GOLDEN"
 
 
 def test_text_is_as_wide_as_told() -> None:
