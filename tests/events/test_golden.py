@@ -72,7 +72,6 @@ async def parent(ctx: StageContext) -> None:
 
 
 def graphs() -> list[UnifiedStageGraph]:
-    after = {"dependencies": ("write",), "kind": "guard"}
     return [
         UnifiedStageGraph(
             [StageSpec("think", slow, kind="agent"), StageSpec("rest", skipping)],
@@ -87,7 +86,10 @@ def graphs() -> list[UnifiedStageGraph]:
         UnifiedStageGraph([StageSpec("spawn", parent)], pipeline_name="spawns"),
         *(
             UnifiedStageGraph(
-                [StageSpec("write", slow), StageSpec("check", guard, **after)],
+                [
+                    StageSpec("write", slow),
+                    StageSpec("check", guard, dependencies=("write",), kind="guard"),
+                ],
                 pipeline_name="repeats",
                 guard_retry_strategy=GuardRetryStrategy({"check": GuardRetryPolicy("write")}),
             )
