@@ -46,7 +46,6 @@ from actorflow.errors import (
     AskTimeoutError,
     MailboxDeadlockError,
     MailboxFullError,
-    NameTakenError,
     NoReplyError,
     RestartBudgetExceededError,
     StartFailedError,
@@ -85,7 +84,7 @@ class Op:
     seconds: float = 0.0
     timeout: float | None = None
     times: int = 1
-    leaf: Leaf | None = None
+    spec: Leaf | Branch | None = None
 
 
 @attrs.frozen
@@ -104,6 +103,11 @@ class Leaf:
     start_seconds: float = 0.0
     stop_seconds: float = 0.0
     stop_fails: bool = False
+    start_asks: int | None = None
+    """Whom it asks before it is ready, from its second life on."""
+
+    stop_asks: int | None = None
+    """Whom it asks when it cleans up."""
 
 
 @attrs.frozen
@@ -161,6 +165,8 @@ leaves = st.builds(
     start_seconds=st.sampled_from((0.0, 0.0, 0.5)),
     stop_seconds=st.sampled_from((0.0, 0.0, 1.0)),
     stop_fails=st.booleans(),
+    start_asks=st.none() | st.none() | targets,
+    stop_asks=st.none() | st.none() | targets,
 )
 
 
@@ -184,7 +190,7 @@ ops = st.builds(
     seconds=seconds,
     timeout=timeouts,
     times=st.integers(1, 4),
-    leaf=leaves,
+    spec=leaves | leaves | branches(leaves),
 )
 programs = st.builds(
     Program,
@@ -301,6 +307,8 @@ class World:
         class Worker(Actor[Any]):
             async def on_start(self) -> None:
                 await trio.sleep(leaf.start_seconds)
+                if leaf.start_asks is not None and self.ctx.incarnation > 1:
+                    await world.ask_from(self.ctx, leaf.start_asks)
                 if self.ctx.incarnation in leaf.failing_starts:
                     raise Boom("at the start")
 
@@ -313,6 +321,8 @@ class World:
 
             async def on_stop(self, reason: Reason) -> None:
                 await trio.sleep(leaf.stop_seconds)
+                if leaf.stop_asks is not None:
+                    await world.ask_from(self.ctx, leaf.stop_asks)
                 if leaf.stop_fails:
                     raise Boom("at the stop")
 
@@ -363,9 +373,8 @@ class World:
                     ctx.send_after(script.seconds, Answer(letter))
                 return False
             case "tell" | "tell_nowait" | "ask":
-                me = f"{ctx.ref.path}#{ctx.incarnation}"
                 await self.send(
-                    me, script.act, script.target, script.then or Script(), script.timeout
+                    _name(ctx), script.act, script.target, script.then or Script(), script.timeout
                 )
             case "until_stop":
                 with ctx.until_stop():
@@ -380,6 +389,9 @@ class World:
     def answer(self, letter: Letter) -> None:
         if letter.reply is not None:
             letter.reply.send(letter.number)
+
+    async def ask_from(self, ctx: ActorContext, target: int) -> None:
+        await self.send(_name(ctx), "ask", target, Script(), None)
 
     # What senders do
 
@@ -435,22 +447,32 @@ class World:
                     return
                 ref.stop() if op.do == "stop" else ref.kill()
             case "spawn":
-                assert op.leaf is not None
-                owners = ["", *self.supervisors]
-                under = owners[op.target % len(owners)]
-                name = f"d{next(self.names)}"
-                behaviour = self.behaviour(op.leaf, f"{under}/{name}" if under else name)
-                try:
-                    ref = await self.system.spawn(
-                        behaviour, name=name, under=under, **self.options(op.leaf)
-                    )
-                except (ActorStoppedError, StartFailedError, UnknownActorError, NameTakenError):
-                    return
-                self.refs.append(ref)
+                await self.spawn(op)
             case "cancel":
                 scope = self.scopes.get(op.target % 3)
                 if scope is not None:
                     scope.cancel()
+
+    async def spawn(self, op: Op) -> None:
+        assert op.spec is not None
+        owners = ["", *self.supervisors]
+        under = owners[op.target % len(owners)]
+        child = self.child(op.spec, f"{under}/" if under else "", ())
+        options = {
+            field.name: getattr(child, field.name)
+            for field in attrs.fields(Child)
+            if field.name not in ("name", "behaviour")
+        }
+        try:
+            ref: ActorRef[Any] = await self.system.spawn(
+                child.behaviour, name=child.name, under=under, **options
+            )
+        except (ActorStoppedError, StartFailedError, UnknownActorError):
+            return
+        self.refs += [self.system[path] for path in self.policies if self.is_below(path, ref)]
+
+    def is_below(self, path: str, ref: ActorRef[Any]) -> bool:
+        return f"{path}/".startswith(f"{ref.path}/") and path in self.system
 
     async def all_senders(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -509,6 +531,10 @@ class World:
             self.failure = group
         if self.is_stuck:
             self.complaints.append(f"somebody waits forever:\n{self.tree_at_the_end}")
+
+
+def _name(ctx: ActorContext) -> str:
+    return f"{ctx.ref.path}#{ctx.incarnation}"
 
 
 def _key(message: Any) -> object:
