@@ -26,6 +26,7 @@ class Core:
     """What all cells of one system share."""
 
     __slots__ = (
+        "_told",
         "clock",
         "dead_letters",
         "late_answers",
@@ -54,6 +55,8 @@ class Core:
         # common ones, so that whoever seeds those can repeat a run.
         self.random = random.Random(random.getrandbits(64))  # noqa: S311
         self.listeners: list[Callable[[Notice], None]] = []
+        # Those that are being told something at this moment.
+        self._told: list[Callable[[Notice], None]] = []
         self.dead_letters: Counter[DeadReason] = Counter()
         self.late_answers = 0
         self.restarts = 0
@@ -61,12 +64,21 @@ class Core:
         self.root_ended: Callable[[], None]
 
     def notify(self, notice: Notice) -> None:
-        """Tell the listeners. What they raise is their own problem."""
+        """Tell the listeners. What they raise is their own problem.
+
+        None hears of what it causes itself: one that passes notices on to an actor
+        whose mailbox is full would never come to an end.
+        """
         for listener in tuple(self.listeners):
+            if listener in self._told:
+                continue
+            self._told.append(listener)
             try:
                 listener(notice)
             except Exception as error:  # noqa: BLE001
                 _log.warning("listener_failed", exc_info=error, extra={"notice": notice})
+            finally:
+                self._told.remove(listener)
 
     def count_ring(self, ring: Sequence[Cell]) -> None:
         """Note a ring of waits that ends by itself, because somebody in it has a deadline."""

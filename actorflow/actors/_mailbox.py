@@ -123,16 +123,18 @@ class Mailbox:
             case Policy.DROP_NEW:
                 self._drop(item, DeadReason.DROPPED_NEW)
             case _:
-                self._push_out_oldest()
+                oldest = self._pop()
                 self._enter(item)
+                self._drop_oldest(oldest)
         return True
 
     def full(self) -> MailboxFullError:
         return MailboxFullError(self._cell.path, self.capacity, str(self.policy))
 
-    def _push_out_oldest(self) -> None:
-        oldest = self._pop()
-        # It may be NOTHING: the only one is on its way into the hands of the actor.
+    def _drop_oldest(self, oldest: object) -> None:
+        # Comes after the newer one is queued: whoever listens to dead letters may
+        # send something himself. NOTHING is there if the only one is on its way
+        # into the hands of the actor.
         if oldest is not NOTHING:
             self._drop(self._unwrap(oldest), DeadReason.DROPPED_OLD)
 
@@ -280,8 +282,9 @@ class ConflatingMailbox(Mailbox):
             older, box.content = box.content, item
             self._drop(older, DeadReason.CONFLATED)
         else:
-            self._push_out_oldest()
+            oldest = self._pop()
             self._enter_boxed(key, item)
+            self._drop_oldest(oldest)
         return True
 
     def _enter_boxed(self, key: Hashable, item: object) -> None:

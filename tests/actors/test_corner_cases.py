@@ -16,6 +16,7 @@ from actorflow.actors import (
     Backoff,
     Child,
     Crashed,
+    DeadLetter,
     Inbox,
     Notice,
     Reason,
@@ -25,6 +26,7 @@ from actorflow.actors import (
     State,
     Supervisor,
     System,
+    conflate,
     open_system,
 )
 from actorflow.errors import (
@@ -715,3 +717,24 @@ async def test_backoff_counts_the_life_and_not_the_wait_for_its_supervisor(
         await trio.sleep(30)
 
     assert delays == [1, 2]
+
+
+@pytest.mark.parametrize("policy", ["drop_old", "drop_new", conflate(id)], ids=str)
+async def test_listener_may_feed_an_actor_whose_mailbox_is_full(
+    policy: Any, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    others: list[Notice] = []
+
+    async with open_system(Child("sink", never_read, policy=policy, capacity=2)) as system:
+        sink = system["sink"]
+        system.subscribe(sink.tell_nowait)
+        system.subscribe(others.append)
+        for number in range(5):
+            sink.tell_nowait(number)
+
+        assert sink.statistics().depth == 2
+        # Whatever had to go went once, and everybody but the cause has heard of it.
+        dead = [notice for notice in others if isinstance(notice, DeadLetter)]
+        assert len(dead) == sink.statistics().dropped
+        assert len(dead) == sum(system.statistics().dead_letters.values())
+        assert "listener_failed" not in [record.message for record in caplog.records]
