@@ -210,8 +210,12 @@ class AnalyticsSink:
         if not self._is_owned:
             await self._worker.start(system)
 
+    async def _finish(self) -> None:
+        with trio.move_on_after(self._stop_timeout, shield=True):
+            await self.aclose()
+
     async def __aenter__(self) -> Self:
-        await self._worker.enter_block(self.start)
+        await self._worker.enter_block(self.start, self._finish)
         return self
 
     async def __aexit__(
@@ -220,12 +224,7 @@ class AnalyticsSink:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        try:
-            with trio.move_on_after(self._stop_timeout, shield=True):
-                await self.aclose()
-        finally:
-            suppressed = await self._worker.leave_block(kind, error, traceback)
-        return suppressed
+        return await self._worker.leave_block(kind, error, traceback)  # noqa: ASYNC102 - it shields itself
 
 
 def _name_of(exporter: AnalyticsExporter) -> str:

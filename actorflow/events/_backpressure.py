@@ -406,8 +406,13 @@ class BackpressureAwareEventSink:
         await self.stop(drain=True, timeout=self._stop_timeout)
         await close_sink(self._downstream)
 
+    async def _finish(self) -> None:
+        # Also when the block was cancelled: what was accepted is delivered.
+        with trio.CancelScope(shield=True):
+            await self.stop(drain=True, timeout=self._stop_timeout)
+
     async def __aenter__(self) -> Self:
-        await self._worker.enter_block(self.start)
+        await self._worker.enter_block(self.start, self._finish)
         return self
 
     async def __aexit__(
@@ -416,13 +421,7 @@ class BackpressureAwareEventSink:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        try:
-            # Also when the block was cancelled: what was accepted is delivered.
-            with trio.CancelScope(shield=True):
-                await self.stop(drain=True, timeout=self._stop_timeout)
-        finally:
-            suppressed = await self._worker.leave_block(kind, error, traceback)
-        return suppressed
+        return await self._worker.leave_block(kind, error, traceback)  # noqa: ASYNC102 - it shields itself
 
 
 def _check_timeout(name: str, seconds: float) -> None:

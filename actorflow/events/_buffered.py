@@ -228,19 +228,23 @@ class BufferedExporter:
             self._in_hand = len(batch)
             try:
                 await self._exporter.export_batch(list(batch))
-            except BaseException as error:
-                batch.extend(self._buffer)
-                self._buffer = batch
-                self._drop_oldest()
-                self._set_time()
-                if not isinstance(error, Exception):
-                    raise
+            except Exception as error:  # noqa: BLE001 - exporters are user code
+                self._put_back(batch)
                 return error
+            except BaseException:
+                self._put_back(batch)
+                raise
             finally:
                 self._in_hand = 0
                 if self._fill_ratio < self._high_water_mark * 0.5:
                     self._high_water_warned = False
             return None
+
+    def _put_back(self, batch: deque[AnalyticsEvent]) -> None:
+        batch.extend(self._buffer)
+        self._buffer = batch
+        self._drop_oldest()
+        self._set_time()
 
     async def flush(self) -> None:
         """Export everything that is buffered, and flush the exporter.
@@ -302,8 +306,14 @@ class BufferedExporter:
         if not self._is_owned:
             await self._worker.start(system)
 
+    async def _finish(self) -> None:
+        with trio.move_on_after(self._close_timeout, shield=True):
+            await self.close()
+        if not self.is_empty:
+            raise self._export_error()
+
     async def __aenter__(self) -> Self:
-        await self._worker.enter_block(self.start)
+        await self._worker.enter_block(self.start, self._finish)
         return self
 
     async def __aexit__(
@@ -312,14 +322,7 @@ class BufferedExporter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        try:
-            with trio.move_on_after(self._close_timeout, shield=True):
-                await self.close()
-            if not self.is_empty:
-                raise self._export_error()
-        finally:
-            suppressed = await self._worker.leave_block(kind, error, traceback)
-        return suppressed
+        return await self._worker.leave_block(kind, error, traceback)  # noqa: ASYNC102 - it shields itself
 
 
 def _check(argument: str, found: object, expected: str, is_fine: bool) -> None:

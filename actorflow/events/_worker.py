@@ -80,13 +80,21 @@ class Worker:
         assert self._ctx is not None
         self._ctx.ref.kill(why)
 
-    async def enter_block(self, start: Callable[[System], Awaitable[None]]) -> None:
-        """Begin an `async with` block: `start` in the system around it, or in one of its own."""
+    async def enter_block(
+        self,
+        start: Callable[[System], Awaitable[None]],
+        finish: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Begin an `async with` block: `start` in the system around it, or in one of its own.
+
+        However the block is left, `finish` is called before that system closes.
+        """
         async with AsyncExitStack() as block:
             system = current_system()
             if system is None:
                 system = await block.enter_async_context(open_system(grace=self._shutdown))
             await start(system)
+            block.push_async_callback(finish)
             self._blocks.append(block.pop_all())
 
     async def leave_block(
