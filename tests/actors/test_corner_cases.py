@@ -198,6 +198,22 @@ async def test_temporary_actor_drains_when_its_group_is_restarted(
         assert state(system, "busy") is State.ENDED
 
 
+async def test_temporary_actor_does_not_survive_its_supervisor(autojump_clock: MockClock) -> None:
+    """What its supervisor starts in its next life is another actor of the same name."""
+    async with open_system(
+        Child("a", obey),
+        Child("s", Supervisor(Child("b", obey, restart="temporary"))),
+        strategy="one_for_all",
+    ) as system:
+        ref = system["s/b"]
+        await system["a"].tell("crash")
+        await wait_all_tasks_blocked()
+
+        assert isinstance(await ref.wait_stopped(), Shutdown)
+        assert system["s/b"] is not ref
+        assert state(system, "s/b") is State.RUNNING
+
+
 async def test_stop_for_good_during_a_group_restart_counts_at_once(
     autojump_clock: MockClock,
 ) -> None:
