@@ -30,7 +30,7 @@ ROWS: Final = (
     ("events",),
     ("stages", "stores", "diagnostics", "providers"),
     ("pipeline", "interceptors", "tools", "guardrails", "audio", "memory", "protocol"),
-    ("work", "tracking"),
+    ("work", "tracking", "transport"),
     ("runtime",),
     ("server", "client", "integrations"),
     ("cli", "testing", "abc", "__init__"),
@@ -61,7 +61,10 @@ EFFECTS: Final = frozenset(
 OWN_EXTRA: Final = {"cli": "cli"}
 
 # Import names of packages that are called otherwise on the index.
-IMPORT_NAMES: Final[Mapping[str, str]] = {}
+IMPORT_NAMES: Final[Mapping[str, str]] = {
+    "opentelemetry-api": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
+}
 
 DUMPING_GROUNDS: Final = frozenset("common helper helpers manager misc util utils v2".split())
 
@@ -117,6 +120,8 @@ def upward_imports(sources: Mapping[str, str]) -> list[str]:
     found = []
     for path, source in sources.items():
         here = unit_of(path)
+        if here not in ROW_OF:
+            continue
         for reached in imports_of(path, source):
             parts = reached.target.split(".")
             if parts[0] != "actorflow":
