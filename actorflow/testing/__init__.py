@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from ._providers import (
+    MockAudioChunk as MockAudioChunk,
+    MockAuthProvider as MockAuthProvider,
+    MockCompletion as MockCompletion,
+    MockJWTClaims as MockJWTClaims,
+    MockLLMProvider as MockLLMProvider,
+    MockSTTProvider as MockSTTProvider,
+    MockToolExecutor as MockToolExecutor,
+    MockToolResult as MockToolResult,
+    MockTranscription as MockTranscription,
+    MockTTSProvider as MockTTSProvider,
+)
 from ._seeded import run_seeded as run_seeded
 from ._sinks import (
     CatalogueViolation as CatalogueViolation,
