@@ -1,0 +1,201 @@
+"""What running a pipeline costs, as ratios to bare trio measured beside it.
+
+The floor of a stage is a task that reports to its supervisor over a channel.
+Each figure is the best of several rounds in which floor and run take turns.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from actorflow.events import NoOpEventSink
+from actorflow.pipeline import StageSpec
+from actorflow.runtime import UnifiedStageGraph
+from actorflow.stages import StageContext
+
+Measure = Callable[[], Awaitable[float]]
+
+ROUNDS = 7
+
+
+def ratio(measured: Measure, floor: Measure, per: int) -> float:
+    """The smallest time of `measured` in smallest times of `floor`."""
+
+    async def measure() -> tuple[float, float]:
+        best = least = float("inf")
+        for _ in range(ROUNDS):
+            gc.collect()
+            least = min(least, await floor())
+            best = min(best, await measured())
+        return best / per, least / per
+
+    taken, least = trio.run(measure)
+    print(f"\n  {taken * 1e6:8.2f} us against {least * 1e6:6.2f} us: {taken / least:.2f}")
+    return taken / least
+
+
+async def nothing(ctx: StageContext) -> None: ...
+
+
+async def forever(ctx: StageContext) -> None:
+    await trio.sleep_forever()
+
+
+def chain(length: int, **options: Any) -> UnifiedStageGraph:
+    specs = [
+        StageSpec(f"s{i}", nothing, dependencies=(f"s{i - 1}",) if i else ()) for i in range(length)
+    ]
+    return UnifiedStageGraph(specs, **options)
+
+
+def fan_out(width: int, runner: Any, **options: Any) -> UnifiedStageGraph:
+    return UnifiedStageGraph([StageSpec(f"s{i}", runner) for i in range(width)], **options)
+
+
+def running(graph: UnifiedStageGraph) -> Measure:
+    async def measure() -> float:
+        start = time.process_time()
+        await graph.run(event_sink=NoOpEventSink())
+        return time.process_time() - start
+
+    return measure
+
+
+def tasks_in_turn(count: int) -> Measure:
+    async def measure() -> float:
+        send, receive = trio.open_memory_channel[int](1)
+
+        async def report() -> None:
+            await send.send(1)
+
+        start = time.process_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(report)
+                await receive.receive()
+        return time.process_time() - start
+
+    return measure
+
+
+def tasks_at_once(count: int) -> Measure:
+    async def measure() -> float:
+        send, receive = trio.open_memory_channel[int](count)
+
+        async def report() -> None:
+            await send.send(1)
+
+        start = time.process_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(report)
+            for _ in range(count):
+                await receive.receive()
+        return time.process_time() - start
+
+    return measure
+
+
+@pytest.mark.parametrize("length", [10, 100, 1_000, 10_000])
+def test_stage_of_a_chain_without_interceptors(length: int) -> None:
+    bound = 6.0
+
+    assert ratio(running(chain(length, interceptors=())), tasks_in_turn(length), length) < bound
+
+
+def test_chain_of_ten_thousand_costs_no_more_per_stage_than_one_of_a_hundred() -> None:
+    short, long = chain(100, interceptors=()), chain(10_000, interceptors=())
+
+    async def hundred_times() -> float:
+        return sum([await running(short)() for _ in range(100)])
+
+    assert ratio(running(long), hundred_times, 10_000) < 1.3
+
+
+def test_stage_of_a_chain_with_the_default_interceptors() -> None:
+    assert ratio(running(chain(100)), tasks_in_turn(100), 100) < 12
+
+
+def test_fan_out_of_a_thousand() -> None:
+    graph = fan_out(1_000, nothing, interceptors=())
+
+    assert ratio(running(graph), tasks_at_once(1_000), 1_000) < 8
+
+
+def test_a_hundred_runs_of_five_stages_at_a_time() -> None:
+    graph = chain(5, interceptors=())
+
+    async def measure() -> float:
+        start = time.process_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(graph.run)
+        return time.process_time() - start
+
+    assert ratio(measure, tasks_in_turn(500), 500) < 12
+
+
+def test_cancelling_a_thousand_sleeping_stages() -> None:
+    graph = fan_out(1_000, forever, interceptors=())
+
+    async def measure() -> float:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(graph.run)
+                await trio.testing.wait_all_tasks_blocked()
+                start = time.process_time()
+                scope.cancel()
+        return time.process_time() - start
+
+    async def bare() -> float:
+        async with trio.open_nursery() as nursery:
+            for _ in range(1_000):
+                nursery.start_soon(trio.sleep_forever)
+            await trio.testing.wait_all_tasks_blocked()
+            start = time.process_time()
+            nursery.cancel_scope.cancel()
+        return time.process_time() - start
+
+    assert ratio(measure, bare, 1_000) < 3
+
+
+def memory_of(count: int, run: Callable[[], Awaitable[object]]) -> float:
+    """Bytes per run while `count` of them wait."""
+
+    async def measure() -> float:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                gc.collect()
+                tracemalloc.start()
+                before, _ = tracemalloc.get_traced_memory()
+                for _ in range(count):
+                    nursery.start_soon(run)
+                await trio.testing.wait_all_tasks_blocked()
+                gc.collect()
+                after, _ = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+                scope.cancel()
+        return (after - before) / count
+
+    return trio.run(measure)
+
+
+def test_memory_of_a_run_of_five_waiting_stages() -> None:
+    taken = memory_of(100, fan_out(5, forever, interceptors=()).run)
+
+    async def bare() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(trio.sleep_forever)
+
+    least = memory_of(100, bare)
+    print(f"\n  {taken / 1024:.1f} KiB a run against {least / 1024:.1f} KiB of five bare tasks")
+    assert taken < 4 * least
