@@ -96,7 +96,7 @@ def compress(
     """The delta that turns `base` into `current`, and what it saves."""
     started = clock.monotonic()
     delta = compute_delta(base, current)
-    original_bytes, delta_bytes = _json_bytes(dict(current)), _json_bytes(delta)
+    original_bytes, delta_bytes = json_size(dict(current)), json_size(delta)
     duration_ms = (clock.monotonic() - started) * 1000
     return delta, CompressionMetrics(original_bytes, delta_bytes, duration_ms)
 
@@ -142,7 +142,8 @@ def _number_kind(value: object) -> type | None:
 # How much JSON it is
 
 
-def _json_bytes(value: object) -> int:
+def json_size(value: object) -> int:
+    """How many bytes `value` has as JSON; what JSON cannot hold counts as its text."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except TypeError:
