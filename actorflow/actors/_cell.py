@@ -143,7 +143,7 @@ class Cell(ABC):
         self.was_ready = False
         self.stop_reason = None
         self.plan = None
-        self.started_at = trio.current_time()
+        self.started_at = self.core.clock()
         self.scope = trio.CancelScope(shield=shield)
         self._enter(State.STARTING)
         self._kill_in(self.child.start_timeout, "it was not ready after {:g} s")
@@ -288,7 +288,7 @@ class Cell(ABC):
     def _end(self, reason: Reason, *, leaves_task: bool) -> None:
         """Put a life on record. Nothing in here waits, so nothing can come between."""
         self._lift_limit()
-        self.lived = trio.current_time() - self.started_at
+        self.lived = self.core.clock() - self.started_at
         self.reason = reason
         self.why_killed = "cancelled from outside"
         self.scope = None
