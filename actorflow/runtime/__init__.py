@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actorflow.pipeline import install_engine as _install_engine
 
+from ._bus import RealtimeStageBus as RealtimeStageBus
 from ._children import (
     ChildRunTracker as ChildRunTracker,
     clear_child_tracker as clear_child_tracker,

@@ -10,6 +10,12 @@ import attrs
 import trio
 
 from actorflow.events import WideEventEmitter
+from actorflow.interceptors import (
+    check_graph,
+    compile_chains,
+    get_default_interceptors,
+    ordered,
+)
 from actorflow.pipeline import PipelineOptions, to_mermaid, validated
 
 from ._guard_retry import interruptible
@@ -22,6 +28,7 @@ from ._stage_actor import caller_of
 if TYPE_CHECKING:
     from actorflow.cancellation import CancellationToken
     from actorflow.events import EventSink
+    from actorflow.interceptors import StageChain
     from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy, StageSpec, Wiring
     from actorflow.stages import StageContext
 
@@ -47,12 +54,17 @@ class UnifiedStageGraph:
     """Producer and consumer of each stream edge."""
     callers: tuple[Callable[[StageContext], object], ...]
     """What calls each stage."""
+    interceptors: tuple[Any, ...]
+    """From the outermost to the innermost."""
+    chains: tuple[StageChain | None, ...]
+    """What is around each stage; None where nothing is."""
 
     def __init__(
         self,
         specs: Iterable[StageSpec],
         *,
         pipeline_name: str | None = None,
+        interceptors: Iterable[Any] | None = None,
         wide_event_emitter: WideEventEmitter | None = None,
         emit_stage_wide_events: bool | None = None,
         emit_pipeline_wide_event: bool | None = None,
@@ -60,7 +72,8 @@ class UnifiedStageGraph:
     ) -> None:
         """Check and wire `specs`; `options` are those of a pipeline.
 
-        Who passes an emitter gets wide events of both kinds, unless they say
+        Without `interceptors` the graph has the default set; an empty collection
+        means none. Who passes an emitter gets wide events of both kinds, unless they say
         otherwise.
 
         Raises:
@@ -70,6 +83,7 @@ class UnifiedStageGraph:
         strategy = own_options.guard_retry_strategy
         policies = {} if strategy is None else strategy.policies
         wiring = validated(tuple(specs), guard_retry_strategy=strategy)
+        around = ordered(get_default_interceptors() if interceptors is None else interceptors)
         has_emitter = wide_event_emitter is not None
         emitter = wide_event_emitter or WideEventEmitter()
         self.__attrs_init__(
@@ -86,7 +100,10 @@ class UnifiedStageGraph:
                 for source in sources
             ),
             tuple(map(caller_of, wiring.specs)),
+            around,
+            compile_chains(around, wiring.specs),
         )
+        check_graph(around, self)
 
     def __repr__(self) -> str:
         return f"UnifiedStageGraph({self.pipeline_name!r}, <{len(self.specs)} stages>)"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import trio
 
@@ -28,6 +28,7 @@ from actorflow.pipeline import FailureMode
 from actorflow.stages import PipelineTimer, StageContext, StageInputs
 
 from ._active_runs import find_run, listed
+from ._bus import RealtimeStageBus
 from ._lane import Lane
 from ._lifecycle import Lifecycle
 from ._results import PipelineResults
@@ -49,7 +50,7 @@ from ._streams import Streams
 if TYPE_CHECKING:
     from actorflow.errors import ActorflowError
     from actorflow.events import EventSink
-    from actorflow.stages import PipelineContext, RunPort
+    from actorflow.stages import PipelineContext
 
     from ._graph import UnifiedStageGraph
     from ._results import FailureRecord
@@ -81,13 +82,15 @@ class Run:
         self.pipeline_name = graph.pipeline_name or context.topology or "pipeline"
         self.cleanups = CleanupRegistry()
         self.streams = Streams(graph.wiring, graph.stream_edges)
-        self.warnings: list[str] = []
+        # What interceptors noted for each other.
+        self.observations: dict[tuple[str, str], Any] = {}
         self._parent = find_run(context.parent_run_id)
         self._is_cut_off = False
         self._when_ended: list[Callable[[], object]] = []
         self._given_sink = event_sink
         self._given_token = cancel_token
         self._token: CancellationToken | None = None
+        self._bus: RealtimeStageBus | None = None
         self._timer = PipelineTimer()
         self._home = trio.lowlevel.current_trio_token()
         self._lane: Lane[_Report] = Lane()
@@ -103,7 +106,7 @@ class Run:
         self._results: PipelineResults | None = None
         self._state = RunState(
             graph.wiring,
-            read_inputs=self._inputs_of,
+            read_inputs=self.inputs_of,
             fail_uncalled=self._fail_uncalled,
             failure_mode=graph.options.failure_mode,
             max_concurrency=graph.options.max_concurrency,
@@ -119,7 +122,7 @@ class Run:
         """
         context, graph = self.context, self.graph
         sink = self._given_sink or context.event_sink or get_event_sink()
-        with context.running(self._context_canceled) as self._snapshot:
+        with context.running(self._context_canceled) as self.snapshot:
             self._sink = context.event_sink = BoundEventSink(
                 sink,
                 pipeline_run_id=context.pipeline_run_id,
@@ -333,13 +336,13 @@ class Run:
         await self._collect_reports()
 
     async def _wind_up(self) -> None:
-        self._nursery = None
         for edge in self.streams.close():
             self._lifecycle.stream_closed(edge)
+        if self._bus is not None:
+            self._bus.close_all()
         if self.cleanups.pending_count:
             report = await self.cleanups.run_all(timeout=self.graph.options.cleanup_timeout)
             self._lifecycle.cleaned_up(report)
-            self.warnings += [f"cleanup {name} failed: {error!r}" for name, error in report.failed]
         # From here on nobody can change how it ended.
         self._ended_at = clock.now()
         stage_results = self._stage_results()
@@ -453,6 +456,16 @@ class Run:
 
     # What stage calls need
 
+    @property
+    def bus(self) -> RealtimeStageBus:
+        """The channels of this run, made when the first stage asks."""
+        if self._bus is None:
+            self._bus = RealtimeStageBus(event_emitter=self._emit)
+        return self._bus
+
+    def _emit(self, type_: str, data: Mapping[str, Any]) -> None:
+        self._sink.try_emit(type=type_, data=data)
+
     def report_end(self, call: StageCall, end: StageEnd) -> None:
         """The call of a stage is over."""
         self._lane.put((call, end))
@@ -464,8 +477,8 @@ class Run:
             # What it wrote last time is from a run of the stage that does not count.
             self.context.bag.discard_writer(spec.name)
         return StageContext(
-            self._snapshot,
-            self._inputs_of(call.number),
+            self.snapshot,
+            self.inputs_of(call.number),
             spec.name,
             self._timer,
             self._sink.for_stage(spec.name),
@@ -473,13 +486,14 @@ class Run:
             config=spec.args,
             attempt=call.attempt,
             try_number=try_number,
-            run=cast("RunPort", call),
+            run=call,
         )
 
-    def _inputs_of(self, number: int) -> StageInputs:
+    def inputs_of(self, number: int) -> StageInputs:
+        """What a stage may read of those it depends on."""
         spec = self.graph.specs[number]
         return StageInputs(
-            self._snapshot,
+            self.snapshot,
             self._state.outputs,
             self.context.ports,
             spec.dependencies,

@@ -40,6 +40,8 @@ from ._slots import Slots
 from ._stage_life import LIFE, SETTLED, StageChange, StageState
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from actorflow.errors import ActorflowError
     from actorflow.pipeline import GuardRetryPolicy, SkippedBy, StageSpec, Wiring
     from actorflow.stages import StageInputs
@@ -74,6 +76,9 @@ class StageEnd:
     wanted_retry: bool = False
     timed_out: bool = False
     warnings: tuple[str, ...] = ()
+    short_circuited_by: str | None = None
+    replayed: bool = False
+    original_run_id: UUID | None = None
 
 
 # Commands
@@ -379,7 +384,9 @@ class RunState:
         stage.move(_CHANGE_OF[output.status])
         self._unsettled -= 1
         self._settled[stage.number] = Settled(output, skipped_by)
-        self.outputs.pop(stage.name, None)
+        if stage.attempt > 1:
+            self.failures.forget(stage.name)
+            self.outputs.pop(stage.name, None)
         self.outputs[stage.name] = output
         if output.status is StageStatus.OK:
             self.failures.record_completion(stage.name)
@@ -516,8 +523,8 @@ class RunState:
         if stage.state in SETTLED:
             self._unsettled += 1
             self._settled[stage.number] = None
-            self.failures.forget(stage.name)
             if not keep_output:
+                self.failures.forget(stage.name)
                 del self.outputs[stage.name]
         elif stage in self._ready:
             self._ready.remove(stage)

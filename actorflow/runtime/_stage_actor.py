@@ -8,10 +8,18 @@ become outputs here; only a cancellation and what stops a whole program
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    MutableMapping,
+)
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
+import attrs
 import trio
 
 from actorflow import clock
@@ -36,14 +44,19 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from actorflow.cancellation import CancellationToken, Cleanup
+    from actorflow.interceptors import CallEnd
+    from actorflow.model import ContextSnapshot, StageKind
     from actorflow.pipeline import StageSpec
     from actorflow.stages import (
         GuardFeedback,
+        IdempotencyInfo,
         PipelineContext,
         StageContext,
+        StageInputs,
         SubpipelineResult,
     )
 
+    from ._bus import RealtimeStageBus
     from ._run import Run
 
 NOBODY_RETRIED: Final = (
@@ -91,6 +104,8 @@ class StageCall:
         "_try_scope",
         "attempt",
         "guard_feedback",
+        "has_sent",
+        "idempotency",
         "number",
         "scope",
         "spec",
@@ -111,6 +126,9 @@ class StageCall:
         self.guard_feedback = feedback
         # Only a stage that may be interrupted while its run goes on has one.
         self.scope = scope
+        # Whether others may have read something of it, so that it cannot be tried again.
+        self.has_sent = False
+        self.idempotency: IdempotencyInfo | None = None
         self._begun_at = 0.0
         self._tries = 0
         self._try_scope: trio.CancelScope | None = None
@@ -135,8 +153,12 @@ class StageCall:
         # Between the order to start and the first step of this task lies a tick in
         # which somebody may have cancelled.
         await trio.lowlevel.checkpoint_if_cancelled()
+        chain = self._run.graph.chains[self.number]
         try:
-            output = await self._try()
+            if chain is None:
+                self._end = self._returned(await self.execute(1, self.timeout_ms))
+            else:
+                self._end = self._came_out(await chain.call(self))
         except Exception as error:  # noqa: BLE001 - stages are user code
             self._end = self._failed(error)
         except BaseExceptionGroup as group:
@@ -147,16 +169,14 @@ class StageCall:
                 self._end = self._failed(own)
             assert rest is not None
             raise rest from None
-        else:
-            self._end = self._returned(output)
 
-    async def _try(self) -> StageOutput:
-        self._tries += 1
-        ctx = self._run.context_of(self, self._tries)
-        limit = self._limit()
-        if limit == math.inf:
+    async def execute(self, try_number: int, timeout_ms: float | None) -> StageOutput:
+        """Call the stage once, within the limit if there is one."""
+        self._tries = try_number
+        ctx = self._run.context_of(self, try_number)
+        if timeout_ms is None or timeout_ms == math.inf:
             return await self._output(ctx)
-        return await self._output_within(limit, ctx)
+        return await self._output_within(timeout_ms / 1000, ctx)
 
     async def _output_within(self, limit: float, ctx: StageContext) -> StageOutput:
         begun_at = trio.current_time()
@@ -192,36 +212,15 @@ class StageCall:
             raise problem
         return output
 
-    def _limit(self) -> float:
-        if self.spec.timeout is not None:
-            return self.spec.timeout
-        of_run = self._run.context.data.get("_timeout_ms")
-        if of_run is not None:
-            if not isinstance(of_run, int | float):
-                raise InvalidTypeError("_timeout_ms", of_run, "milliseconds as a number")
-            return of_run / 1000 if of_run > 0 else math.inf
-        of_pipeline = self._run.graph.options.stage_timeout
-        return math.inf if of_pipeline is None else of_pipeline
-
     # How it ended
 
     def _returned(self, output: StageOutput) -> StageEnd:
         name = self.spec.name
         if output.status is StageStatus.FAIL:
-            error = StageFailedError(name, output.error or "", output)
-            return self._ended(output, failure_of(name, output, error))
+            return self._ended_badly(output, StageFailedError(name, output.error or "", output))
         if output.status is StageStatus.RETRY:
             request = StageRetryRequested(name, output.error or "", output)
-            # Nobody after this knows RETRY.
-            final = StageOutput.fail(
-                output.error,
-                output.data,
-                retryable=output.retryable,
-                metadata=output.metadata,
-                version=output.version,
-            )
-            failure = failure_of(name, final, request)
-            return self._ended(final, failure, wanted_retry=True, warnings=(NOBODY_RETRIED,))
+            return self._ended_badly(output, request, warnings=(NOBODY_RETRIED,))
         return self._ended(output)
 
     def _failed(self, error: Exception) -> StageEnd:
@@ -229,24 +228,93 @@ class StageCall:
             [error] = error.exceptions
         if isinstance(error, StageCancellationRequested):
             return self._ended(StageOutput.cancel(error.reason))
-        output = StageOutput.fail(error)
-        failure = failure_of(self.spec.name, output, error)
-        return self._ended(output, failure, raised=True, timed_out=error is self._expired)
+        return self._ended_badly(StageOutput.fail(error), error, raised=True)
 
-    def _ended(
-        self, output: StageOutput | None, failure: FailureRecord | None = None, **more: Any
-    ) -> StageEnd:
+    def _came_out(self, end: CallEnd) -> StageEnd:
+        """The end of a call that went through interceptors."""
+        outcome, warnings = end.outcome, end.warnings
+        self._tries = end.tries
+        if outcome.output.status is StageStatus.RETRY and end.gave_up is None:
+            warnings = (*warnings, NOBODY_RETRIED)
+        more: dict[str, Any] = {
+            "warnings": warnings,
+            "short_circuited_by": outcome.short_circuited_by,
+            "replayed": outcome.replayed,
+            "original_run_id": outcome.original_run_id,
+        }
+        if outcome.error is None:
+            return self._ended(outcome.output, **more)
+        return self._ended_badly(outcome.output, outcome.error, raised=outcome.raised, **more)
+
+    def _ended_badly(self, output: StageOutput, error: Exception, **more: Any) -> StageEnd:
+        wanted_retry = output.status is StageStatus.RETRY
+        if wanted_retry:
+            # Nobody after this knows RETRY.
+            output = attrs.evolve(output, status=StageStatus.FAIL)
+        return self._ended(
+            output,
+            failure=failure_of(self.spec.name, output, error),
+            wanted_retry=wanted_retry,
+            timed_out=error is self._expired,
+            **more,
+        )
+
+    def _ended(self, output: StageOutput | None, **more: Any) -> StageEnd:
         ended_at = trio.current_time()
         duration_ms = round((ended_at - self._begun_at) * 1000, 3)
         return StageEnd(
             output and output.with_duration(duration_ms),
-            failure,
             was_called=True,
             ended_at=ended_at,
             duration_ms=duration_ms,
             tries=self._tries,
             **more,
         )
+
+    # What the interceptors around the stage ask for
+
+    @property
+    def stage_name(self) -> str:
+        return self.spec.name
+
+    @property
+    def stage_kind(self) -> StageKind:
+        return self.spec.kind
+
+    @property
+    def runner(self) -> object:
+        return self.spec.runner
+
+    @property
+    def snapshot(self) -> ContextSnapshot:
+        return self._run.snapshot
+
+    @property
+    def inputs(self) -> StageInputs:
+        return self._run.inputs_of(self.number)
+
+    @property
+    def timeout_ms(self) -> float | None:
+        if self.spec.timeout is not None:
+            return self.spec.timeout * 1000
+        of_run: object = self._run.context.data.get("_timeout_ms")
+        if of_run is not None:
+            if not isinstance(of_run, int | float):
+                raise InvalidTypeError("_timeout_ms", of_run, "milliseconds as a number")
+            return of_run if of_run > 0 else math.inf
+        of_pipeline = self._run.graph.options.stage_timeout
+        return None if of_pipeline is None else of_pipeline * 1000
+
+    @property
+    def cleanup_timeout(self) -> float:
+        return self._run.graph.options.cleanup_timeout
+
+    @property
+    def observations(self) -> MutableMapping[tuple[str, str], Any]:
+        return self._run.observations
+
+    def set_idempotency(self, info: IdempotencyInfo | None) -> None:
+        self.idempotency = info
 
     # What the context of the stage asks for
 
@@ -276,13 +344,14 @@ class StageCall:
             self._try_scope.deadline = trio.current_time() + seconds
 
     @property
-    def idempotency(self) -> None:
-        """Nobody asked for this call to count once only."""
+    def bus(self) -> RealtimeStageBus:
+        return self._run.bus
 
     def stream(self, source: str | None) -> AsyncIterator[Any]:
         return self._run.streams.reader(self.number, source)
 
     async def send(self, item: Any) -> None:
+        self.has_sent = True
         await self._run.streams.send(self.number, item)
 
     async def stream_output(self, source: str | None) -> StageOutput:

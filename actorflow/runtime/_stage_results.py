@@ -50,6 +50,9 @@ class Attempt:
             more["tries"] = end.tries
             more["timed_out"] = end.timed_out
             more["warnings"] = end.warnings
+            more["short_circuited_by"] = end.short_circuited_by
+            more["replayed"] = end.replayed
+            more["original_run_id"] = end.original_run_id
         started_at = datetime.fromtimestamp(
             self.ended_at - more["duration_ms"] / 1000, timezone.utc
         )

@@ -165,7 +165,9 @@ async def test_every_end_of_a_stage_has_its_event(
     sink: RecordingEventSink,
     autojump_clock: MockClock,
 ) -> None:
-    graph = UnifiedStageGraph([spec("a", runner)], stage_timeout=0.5, failure_mode="best_effort")
+    graph = UnifiedStageGraph(
+        [spec("a", runner)], stage_timeout=0.5, failure_mode="best_effort", interceptors=()
+    )
 
     try:
         await graph.run(event_sink=sink)

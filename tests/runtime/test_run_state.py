@@ -887,6 +887,35 @@ def test_cancelling_during_a_repetition_stops_it() -> None:
     assert play.state.outputs == {"write": ok(text="first")}
 
 
+def test_failed_retry_stage_stays_failed_until_it_has_run_again() -> None:
+    play = Play(
+        stage("write"),
+        guard("check", "write"),
+        stage("other"),
+        guard_retries={"check": policy()},
+        failure_mode=FailureMode.BEST_EFFORT,
+    )
+    play.fail("write")
+    play.fail("check")
+    play.end("other", StageOutput.cancel("enough"))
+    play.cut_off("write")
+
+    assert play.state.outputs["write"].status is StageStatus.FAIL
+    assert play.state.failures.failed_stages == ("write",)
+
+    again = Play(
+        stage("write"),
+        guard("check", "write"),
+        guard_retries={"check": policy()},
+        failure_mode=FailureMode.BEST_EFFORT,
+    )
+    again.fail("write")
+    again.fail("check")
+    again.end("write")
+    again.end("check")
+    assert again.state.ending is Ending.COMPLETED
+
+
 def test_guard_that_could_not_be_called_has_its_retry_stage_run_again() -> None:
     play = Play(
         stage("write"),

@@ -105,12 +105,13 @@ async def test_exception_fails_the_stage_with_its_text_or_name() -> None:
 
 
 @pytest.mark.spec("30.4.2")
-async def test_cancellation_request_counts_as_a_cancel_output() -> None:
+@pytest.mark.parametrize("interceptors", [None, ()])
+async def test_cancellation_request_counts_as_a_cancel_output(interceptors: Any) -> None:
     async def stage(ctx: StageContext) -> None:
         raise StageCancellationRequested("out of money")
 
     with pytest.raises(UnifiedPipelineCancelled) as caught:
-        await UnifiedStageGraph([spec("a", stage)]).run()
+        await UnifiedStageGraph([spec("a", stage)], interceptors=interceptors).run()
 
     assert (caught.value.stage, caught.value.reason) == ("a", "out of money")
     assert caught.value.results["a"].status is StageStatus.CANCEL
@@ -223,7 +224,7 @@ async def test_retry_that_nobody_grants_becomes_a_failure_with_a_hint() -> None:
         assert output is not None
         return {"status": str(output.status)}
 
-    results = await outcome(spec("a", stage), spec("look", look, "a"))
+    results = await outcome(spec("a", stage), spec("look", look, "a"), interceptors=())
 
     assert results["a"].status is StageStatus.FAIL
     assert (results["a"].error, results["a"].data) == ("busy", {"queue": 9})
@@ -234,15 +235,20 @@ async def test_retry_that_nobody_grants_becomes_a_failure_with_a_hint() -> None:
 
 
 @pytest.mark.spec("30.4.6")
-async def test_group_of_one_counts_as_its_member_and_a_larger_one_stays_whole() -> None:
+@pytest.mark.parametrize("interceptors", [None, ()])
+async def test_group_of_one_counts_as_its_member_and_a_larger_one_stays_whole(
+    interceptors: Any,
+) -> None:
     async def one(ctx: StageContext) -> None:
         raise ExceptionGroup("outer", [ExceptionGroup("inner", [LookupError("it")])])
 
     async def two(ctx: StageContext) -> None:
         raise ExceptionGroup("both", [LookupError("it"), ValueError("that")])
 
-    assert repr(await error_of(one)) == "LookupError('it')"
-    error = await error_of(two)
+    results = await outcome(spec("a", one), spec("b", two), interceptors=interceptors)
+
+    single, error = (failure.exception for failure in results.failures)
+    assert repr(single) == "LookupError('it')"
     assert isinstance(error, ExceptionGroup)
     assert len(error.exceptions) == 2
 
