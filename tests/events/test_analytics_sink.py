@@ -315,6 +315,21 @@ def test_events_of_a_run_are_exported_in_order(
     assert numbers == list(range(1, 1 + sum(operation != "sleep" for operation in program)))
 
 
+@pytest.mark.spec("E11", "E102")
+async def test_event_keeps_its_place_while_its_emitter_waits(autojump_clock: MockClock) -> None:
+    exporter = Exporter(2)
+    sink = AnalyticsSink(exporter)
+    try_all(sink, "1")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: sink.emit(type="2", data=None))
+        await trio.sleep(1)
+        try_all(sink, "3")
+    await sink.flush()
+
+    assert exporter.types == ["1", "2", "3"]
+
+
 async def test_events_find_their_way_into_a_file(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     exporter = BufferedExporter(JSONFileExporter(path), batch_size=7)

@@ -273,6 +273,21 @@ async def test_export_only_appends_while_a_batch_is_written(autojump_clock: Mock
 
 
 @pytest.mark.spec("E98")
+async def test_batch_that_failed_stays_before_what_came_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    exporter = Exporter(seconds=1, failures=1)
+    buffered = BufferedExporter(exporter, batch_size=2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(buffered.export_batch, named("a", "b"))
+        await wait_all_tasks_blocked()
+        await buffered.export(*named("c"))
+
+    await buffered.flush()
+    assert exporter.batches == [["a", "b", "c"]]
+
+
+@pytest.mark.spec("E98")
 async def test_cancelled_export_loses_nothing(autojump_clock: MockClock) -> None:
     exporter = Exporter(seconds=5)
     buffered = BufferedExporter(exporter, batch_size=2)
