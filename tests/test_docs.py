@@ -126,7 +126,8 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         targets = {(path.parent / link).resolve() for link in links if link.endswith(".md")}
         ahead |= {target for target in targets - reached if target.exists()}
 
-    assert [page_name(path) for path in PAGES if path not in reached] == []
+    if lost := [page_name(path) for path in PAGES if path not in reached]:
+        pytest.fail("link these from docs/README.md:\n" + "\n".join(lost), pytrace=False)
 
 
 @pytest.mark.parametrize(
