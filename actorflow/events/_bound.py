@@ -101,7 +101,13 @@ class BoundEventSink:
 
     def for_stage(self, stage: str) -> BoundEventSink:
         """Return a sink on the same counter that adds `stage` to each event."""
-        bound = BoundEventSink(self._sink, emit_timeout=self._emit_timeout, counter=self._counter)
+        # Once per call of a stage, so without looking again at what was checked before.
+        bound = object.__new__(BoundEventSink)
+        bound._sink = self._sink
+        bound._takes = self._takes
+        bound._offer = self._offer
+        bound._emit_timeout = self._emit_timeout
+        bound._counter = self._counter
         bound._common = {**self._common, "stage": stage}
         return bound
 
