@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from ._otel import OTelEventSink as OTelEventSink
+from ._otel_system import observe_system as observe_system

@@ -500,7 +500,7 @@ async def test_books_are_balanced_while_an_event_is_in_flight() -> None:
 @pytest.mark.spec("E49")
 async def test_stop_of_a_sink_that_never_ran_reports_what_it_held() -> None:
     told: list[str] = []
-    sink = BackpressureAwareEventSink(Downstream(), on_drop=lambda type, _: told.append(type))
+    sink = BackpressureAwareEventSink(Downstream(), on_drop=lambda name, _: told.append(name))
     try_all(sink, "a")
 
     report = await sink.stop()
@@ -596,7 +596,7 @@ async def test_stop_that_takes_too_long_reports_what_is_left(
     told: list[str] = []
     downstream = Downstream(2)
     async with BackpressureAwareEventSink(
-        downstream, on_drop=lambda type, _: told.append(type)
+        downstream, on_drop=lambda name, _: told.append(name)
     ) as sink:
         try_all(sink, "1", "2", "3", "4")
         await wait_all_tasks_blocked()
@@ -679,7 +679,7 @@ async def test_killed_worker_accounts_for_what_it_leaves(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: list[str] = []
-    sink = BackpressureAwareEventSink(Gate(), on_drop=lambda type, _: told.append(type))
+    sink = BackpressureAwareEventSink(Gate(), on_drop=lambda name, _: told.append(name))
     async with open_system() as system:
         await sink.start()
         try_all(sink, "1", "2")
