@@ -204,12 +204,7 @@ class Run:
         return self._token
 
     def _listen_to(self, token: CancellationToken) -> None:
-        def pass_on() -> None:
-            # A run that stops has cancelled the token itself.
-            if not self._state.is_stopping:
-                self.request_cancel(token.reason or USER_REQUESTED)
-
-        token.on_cancel(pass_on)
+        token.on_cancel(lambda: self.request_cancel(token.reason or USER_REQUESTED))
 
     def _context_canceled(self, reason: str | None) -> None:
         self.request_cancel(reason or USER_REQUESTED)
@@ -285,8 +280,8 @@ class Run:
         except Exception as crash:  # noqa: BLE001 - it is the outcome, once things are in order
             self._crash = crash
         finally:
-            with trio.CancelScope(shield=True):
-                await self._wind_up()
+            # Whatever is awaited in there shields itself, each with a limit of its own.
+            await self._wind_up()  # noqa: ASYNC102
 
     async def _run(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -122,6 +122,21 @@ async def test_handle_cancels_at_the_next_checkpoint_of_every_stage(
     assert trio.current_time() == begun_at
 
 
+@pytest.mark.spec("30.7.1", "30.7.3")
+async def test_stage_that_was_ordered_but_not_begun_is_not_called() -> None:
+    ran = []
+
+    async def first_come(ctx: StageContext) -> None:
+        ran.append(ctx.stage_name)
+        ctx.cancel_token.cancel("I was first")
+
+    graph = UnifiedStageGraph([spec(f"s{i}", first_come) for i in range(10)])
+    with pytest.raises(UnifiedPipelineCancelled):
+        await graph.run()
+
+    assert len(ran) == 1
+
+
 @pytest.mark.spec("30.7.1")
 async def test_given_token_cancels_the_run_and_is_not_cancelled_by_it() -> None:
     token = CancellationToken()
