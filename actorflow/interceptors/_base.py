@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection, Generator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from uuid import UUID
 
 import attrs
@@ -19,16 +19,24 @@ if TYPE_CHECKING:
 # In a run a hook gets the first; who calls a hook by hand may pass the second.
 HookContext: TypeAlias = "InterceptorContext | PipelineContext"
 
-_Function = TypeVar("_Function")
 
-BY_HAND: Final[set[object]] = set()
-"""Hooks that only tidy up after calls by hand; a chain leaves them out."""
+@final
+class _Done:
+    """An awaitable that has nothing to wait for, and gives None."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
 
 
-def only_by_hand(hook: _Function) -> _Function:
-    """Mark a hook that a chain has no need of."""
-    BY_HAND.add(hook)
-    return hook
+DONE: Final = _Done()
+"""What a hook returns that is no async function and has nothing to say.
+
+The chain knows it and does not wait: no coroutine is made, and for `release`
+no cancel scope, which would cost more than the rest of the chain.
+"""
 
 
 @final
@@ -93,13 +101,18 @@ class BaseInterceptor:
             self.kinds is None or kind in self.kinds
         )
 
-    async def before(self, stage_name: str, ctx: HookContext) -> InterceptorResult | None:
-        """Called on the way in; what it raises fails the stage."""
+    # Plain functions, so that a hook which nobody overrides costs no coroutine. Those of
+    # a subclass are usually async; what they may return is the same.
 
-    async def after(
+    def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
+        """Called on the way in; what it raises fails the stage."""
+        return DONE
+
+    def after(
         self, stage_name: str, result: StageResult, ctx: HookContext
-    ) -> StageOutput | None:
+    ) -> Awaitable[StageOutput | None]:
         """Called on the way out; an output that it returns takes the place of the outcome."""
+        return DONE
 
     async def on_error(
         self, stage_name: str, error: Exception, ctx: HookContext
@@ -113,5 +126,6 @@ class BaseInterceptor:
         """Gives what takes the place of a failure after `ErrorAction.FALLBACK`."""
         raise error
 
-    async def release(self, stage_name: str, ctx: HookContext) -> None:
+    def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
         """Called last, on every exit, cancellation included: give back what `before` took."""
+        return DONE

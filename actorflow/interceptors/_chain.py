@@ -31,7 +31,7 @@ from actorflow.errors import (
 from actorflow.model import StageOutput
 from actorflow.stages import StageResult
 
-from ._base import BY_HAND, BaseInterceptor, ErrorAction, InterceptorResult
+from ._base import DONE, BaseInterceptor, ErrorAction, InterceptorResult
 from ._context import InterceptorContext, StageCallPort
 from ._outcome import CallEnd, Outcome, raised, returned, short_circuit
 
@@ -52,13 +52,19 @@ class Layer:
     is_observer: bool
     before: _Hook | None
     after: _Hook | None
+    ended: Callable[..., Awaitable[None]] | None
+    """What interceptors of this package have beside `after`: the same on plain facts.
+
+    A `StageResult` costs as much as the rest of the chain, and they can do without.
+    """
     on_error: _Hook | None
     fallback: _Hook | None
     release: _Hook | None
 
     @property
     def does_nothing(self) -> bool:
-        return not (self.before or self.after or self.on_error or self.release)
+        hooks = (self.before, self.after, self.ended, self.on_error, self.release)
+        return not any(hooks)
 
 
 def layer_of(interceptor: Any) -> Layer:
@@ -66,15 +72,15 @@ def layer_of(interceptor: Any) -> Layer:
 
     def own(hook: str) -> _Hook | None:
         found: _Hook | None = getattr(interceptor, hook, None)
-        function = getattr(found, "__func__", None)
-        idle = function is getattr(BaseInterceptor, hook) or function in BY_HAND
-        return None if idle else found
+        inherited = getattr(BaseInterceptor, hook)
+        return None if getattr(found, "__func__", None) is inherited else found
 
     return Layer(
         interceptor.name,
         getattr(interceptor, "observer", False),
         own("before"),
-        own("after"),
+        None if hasattr(interceptor, "_ended") else own("after"),
+        getattr(interceptor, "_ended", None),
         own("on_error"),
         own("fallback"),
         own("release"),
@@ -129,8 +135,10 @@ class _Passage:
         "_left",
         "_patience",
         "_result",
-        "_result_of",
+        "_result_for",
         "_since",
+        "_taken_for",
+        "_taken_ms",
         "first_try_at",
         "gave_up",
         "port",
@@ -150,8 +158,10 @@ class _Passage:
         self._entered: list[tuple[Layer, InterceptorContext]] = []
         self._left: list[InterceptorContext] = []
         self._begun_at = self._since = self.first_try_at = trio.current_time()
-        self._result_of: Outcome | None = None
+        self._result_for: Outcome | None = None
         self._result: StageResult | None = None
+        self._taken_for: Outcome | None = None
+        self._taken_ms = 0.0
 
     async def go(self, base: int = 0) -> Outcome:
         """Go in from here to the stage, and out again until `base` layers are left."""
@@ -170,16 +180,32 @@ class _Passage:
                             continue
                     if ctx._has_repeated:
                         # From here outwards all tries together count as one.
-                        self._since, self._result = self._begun_at, None
-                    if layer.after is not None:
-                        outcome = await self._after(layer, ctx, outcome)
+                        self._since = self._begun_at
+                        self._taken_for = self._result = None
+                    if layer.ended is not None:
+                        await self._ended(layer, layer.ended, ctx, outcome)
+                    elif layer.after is not None:
+                        outcome = await self._after(layer, layer.after, ctx, outcome)
                 entered.pop()
-                await self._leave(layer, ctx)
+                if layer.release is None:
+                    self._left.append(ctx)
+                else:
+                    await self._leave(layer, ctx)
             return outcome
         finally:
             # Only what is no outcome, a cancellation above all, leaves layers behind.
+            if len(entered) > base:
+                await self._leave_down_to(base)  # noqa: ASYNC102 - leaving shields itself
+
+    async def _leave_down_to(self, base: int) -> None:
+        entered = self._entered
+        try:
             while len(entered) > base:
-                await self._leave(*entered.pop())  # noqa: ASYNC102 - it shields itself
+                await self._leave(*entered.pop())
+        finally:
+            # What stops the whole program may come out of a `release`, too.
+            if len(entered) > base:
+                await self._leave_down_to(base)  # noqa: ASYNC102 - leaving shields itself
 
     async def _inwards(self) -> Outcome:
         for layer in self._layers[len(self._entered) :]:
@@ -225,7 +251,8 @@ class _Passage:
         """Enter a layer; the outcome if it did not let the call in."""
         stage = self.port.stage_name
         try:
-            answer = await before(stage, ctx)
+            answering = before(stage, ctx)
+            answer = None if answering is DONE else await answering
             if answer is None or layer.is_observer:
                 ctx._is_in = True
                 return None
@@ -276,11 +303,29 @@ class _Passage:
         given = await layer.fallback(self.port.stage_name, error, ctx)
         return returned(self.port.stage_name, _output(layer, "fallback", given))
 
-    async def _after(self, layer: Layer, ctx: InterceptorContext, outcome: Outcome) -> Outcome:
-        assert layer.after is not None, "the layer was asked"
+    async def _ended(
+        self,
+        layer: Layer,
+        ended: Callable[..., Awaitable[None]],
+        ctx: InterceptorContext,
+        outcome: Outcome,
+    ) -> None:
+        if self._taken_for is not outcome:
+            self._taken_for = outcome
+            self._taken_ms = round((trio.current_time() - self._since) * 1000, 3)
+        try:
+            waiting = ended(self.port.stage_name, outcome, self._taken_ms, ctx)
+            if waiting is not DONE:
+                await waiting
+        except Exception as error:  # noqa: BLE001 - what they call is user code
+            self._isolate(layer, "after", error)
+
+    async def _after(
+        self, layer: Layer, after: _Hook, ctx: InterceptorContext, outcome: Outcome
+    ) -> Outcome:
         stage = self.port.stage_name
         try:
-            given = await layer.after(stage, self._as_result(outcome), ctx)
+            given = await after(stage, self._as_result(outcome), ctx)
             if given is None or layer.is_observer or outcome.is_final:
                 return outcome
             replaced = returned(stage, _output(layer, "after", given))
@@ -295,11 +340,15 @@ class _Passage:
         self._left.append(ctx)
         if layer.release is None:
             return
-        with trio.move_on_after(self._patience, shield=True) as patience:
-            try:
-                await layer.release(self.port.stage_name, ctx)
-            except Exception as error:  # noqa: BLE001 - interceptors are user code
-                self._isolate(layer, "release", error)
+        try:
+            waiting = layer.release(self.port.stage_name, ctx)
+            if waiting is DONE:
+                return
+            with trio.move_on_after(self._patience, shield=True) as patience:
+                await waiting
+        except Exception as error:  # noqa: BLE001 - interceptors are user code
+            self._isolate(layer, "release", error)
+            return
         if patience.cancelled_caught:
             self._isolate(layer, "release", TimeoutError(f"not done after {self._patience:.3g} s"))
 
@@ -314,8 +363,8 @@ class _Passage:
 
     def _as_result(self, outcome: Outcome) -> StageResult:
         # Made for whoever looks first, and the same for all until the outcome changes.
-        if self._result is None or self._result_of is not outcome:
-            self._result_of = outcome
+        if self._result is None or self._result_for is not outcome:
+            self._result_for = outcome
             self._result = result_of(self.port, outcome, self.tries, self._since)
         return self._result
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
-from ._base import BaseInterceptor
+from ._base import DONE, BaseInterceptor
 from ._direct import context_for
 
 if TYPE_CHECKING:
     from actorflow.model import StageOutput
-    from actorflow.stages import StageResult
+    from actorflow.stages import PipelineContext, StageResult
 
     from ._base import HookContext
+    from ._context import InterceptorContext
+    from ._outcome import Outcome
 
 _log: Final = logging.getLogger("actorflow.interceptors")
 
@@ -37,15 +39,24 @@ class ChildTrackerMetricsInterceptor(BaseInterceptor):
         super().__init__()
         self._tracker = tracker
 
-    async def after(
+    def after(
         self, stage_name: str, result: StageResult, ctx: HookContext
-    ) -> StageOutput | None:
-        own = context_for(ctx, self.name, stage_name)
-        if not own.context.is_child_run or not _log.isEnabledFor(logging.INFO):
-            return None
-        tracker = self._tracker or getattr(own.context.runtime, "child_tracker", None)
-        if tracker is not None:
-            numbers = await tracker.get_metrics()
-            ids = {"stage": stage_name, "pipeline_run_id": str(own.pipeline_run_id)}
-            _log.info("child_tracker_metrics", extra={**ids, **numbers})
-        return None
+    ) -> Awaitable[StageOutput | None]:
+        return self._tell(stage_name, context_for(ctx, self.name, stage_name).context)
+
+    def _ended(
+        self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
+    ) -> Awaitable[None]:
+        return self._tell(stage_name, ctx.context)
+
+    def _tell(self, stage_name: str, run: PipelineContext) -> Awaitable[None]:
+        if not run.is_child_run or not _log.isEnabledFor(logging.INFO):
+            return DONE
+        tracker = self._tracker or getattr(run.runtime, "child_tracker", None)
+        return DONE if tracker is None else _log_numbers(tracker, stage_name, run)
+
+
+async def _log_numbers(tracker: ChildTracker, stage_name: str, run: PipelineContext) -> None:
+    numbers = await tracker.get_metrics()
+    ids = {"stage": stage_name, "pipeline_run_id": str(run.pipeline_run_id)}
+    _log.info("child_tracker_metrics", extra={**ids, **numbers})

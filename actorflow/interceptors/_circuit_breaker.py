@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
@@ -16,7 +16,7 @@ from actorflow.errors import (
 )
 from actorflow.model import StageKind, StageStatus
 
-from ._base import BaseInterceptor, ErrorAction, InterceptorResult
+from ._base import DONE, BaseInterceptor, ErrorAction, InterceptorResult
 from ._circuit import Circuit, Ended, Phase, Rules
 from ._direct import context_for, forget
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ._base import HookContext
     from ._context import InterceptorContext
+    from ._outcome import Outcome
 
 _Key: TypeAlias = tuple[str, str]
 
@@ -107,24 +108,27 @@ class CircuitBreakerInterceptor(BaseInterceptor):
         self._rules: Final = Rules(failure_threshold, reset_timeout, half_open_max_calls)
         self._count_fail_outputs = count_fail_outputs
 
-    async def before(self, stage_name: str, ctx: HookContext) -> InterceptorResult | None:
+    def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
         own = context_for(ctx, self.name, stage_name)
         found = self.state.circuit(own.pipeline_name, stage_name)
-        if found is _UNTROUBLED:
-            own.state["era"] = found.era
-            return None
+        # Most stages are never in trouble; for them there is nothing to remember.
+        return DONE if found is _UNTROUBLED else self._ask(stage_name, own, found)
+
+    async def _ask(
+        self, stage_name: str, ctx: InterceptorContext, found: Circuit
+    ) -> InterceptorResult | None:
         now = trio.current_time()
         circuit, is_admitted = found.admitted(now, self._rules)
-        self.state.put(own.pipeline_name, stage_name, circuit)
+        self.state.put(ctx.pipeline_name, stage_name, circuit)
         if is_admitted:
-            own.state["era"] = circuit.era
+            ctx.state["era"] = circuit.era
             # The state comes first: whoever asks while this event waits sees it.
-            await self._report_change(own, stage_name, found, circuit)
+            await self._report_change(ctx, stage_name, found, circuit)
             return None
-        own.try_emit_event("work.circuit_rejected", self._told(own, stage_name, circuit))
+        ctx.try_emit_event("work.circuit_rejected", self._told(ctx, stage_name, circuit))
         error = CircuitOpenError(
-            f"{own.pipeline_name}/{stage_name}",
-            own.pipeline_name,
+            f"{ctx.pipeline_name}/{stage_name}",
+            ctx.pipeline_name,
             stage_name,
             circuit.failures,
             circuit.seconds_left(now, self._rules),
@@ -145,21 +149,47 @@ class CircuitBreakerInterceptor(BaseInterceptor):
         self, stage_name: str, result: StageResult, ctx: HookContext
     ) -> StageOutput | None:
         own = context_for(ctx, self.name, stage_name)
-        await self._settle(own, stage_name, _verdict(result, has_failed="failed" in own.state))
+        await self._judge(stage_name, result.output, result.short_circuited_by, own)
         forget(ctx, self.name, stage_name)
         return None
 
-    async def release(self, stage_name: str, ctx: HookContext) -> None:
-        # Nothing is left to settle unless the call was interrupted.
-        own = context_for(ctx, self.name, stage_name)
-        await self._settle(own, stage_name, Ended.WITHOUT_VERDICT)
-        forget(ctx, self.name, stage_name)
+    def _ended(
+        self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
+    ) -> Awaitable[None]:
+        return self._judge(stage_name, outcome.output, outcome.short_circuited_by, ctx)
 
-    async def _settle(self, ctx: InterceptorContext, stage_name: str, how: Ended) -> None:
-        era = ctx.state.pop("era", None)
+    def _judge(
+        self, stage_name: str, output: StageOutput | None, by: str | None, ctx: InterceptorContext
+    ) -> Awaitable[None]:
+        state = ctx.state
+        has_failed = "failed" in state
+        era = state.pop("era", None)
         found = self.state.circuit(ctx.pipeline_name, stage_name)
-        if era is None or (found is _UNTROUBLED and how is not Ended.BADLY):
-            return
+        if found is _UNTROUBLED and not has_failed:
+            return DONE
+        how = Ended.WITHOUT_VERDICT
+        if by is None:
+            if has_failed:
+                how = Ended.BADLY
+            elif output is not None and output.status is StageStatus.OK:
+                how = Ended.WELL
+        return self._settle(ctx, stage_name, found, how, _UNTROUBLED.era if era is None else era)
+
+    def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
+        # There is something to give back only if the call was interrupted.
+        own = context_for(ctx, self.name, stage_name)
+        era = own.state.pop("era", None)
+        if era is not None:
+            circuit = self.state.circuit(own.pipeline_name, stage_name)
+            now = trio.current_time()
+            without = circuit.settled(Ended.WITHOUT_VERDICT, era, now, self._rules)
+            self.state.put(own.pipeline_name, stage_name, without)
+        forget(ctx, self.name, stage_name)
+        return DONE
+
+    async def _settle(
+        self, ctx: InterceptorContext, stage_name: str, found: Circuit, how: Ended, era: int
+    ) -> None:
         circuit = found.settled(how, era, trio.current_time(), self._rules)
         self.state.put(ctx.pipeline_name, stage_name, circuit)
         await self._report_change(ctx, stage_name, found, circuit)
@@ -179,12 +209,3 @@ class CircuitBreakerInterceptor(BaseInterceptor):
             "failures": circuit.failures,
             "reset_after_seconds": circuit.seconds_left(trio.current_time(), self._rules),
         }
-
-
-def _verdict(result: StageResult, *, has_failed: bool) -> Ended:
-    if result.short_circuited_by is not None:
-        return Ended.WITHOUT_VERDICT
-    if has_failed:
-        return Ended.BADLY
-    is_ok = result.output is not None and result.output.status is StageStatus.OK
-    return Ended.WELL if is_ok else Ended.WITHOUT_VERDICT

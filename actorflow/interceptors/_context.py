@@ -260,8 +260,12 @@ class InterceptorContext:
         self._progress.warnings.append(text)
 
     def give_up(self, why: str) -> None:
-        """Say that the failure at hand could be tried again and will not be, and why."""
+        """Say that the failure at hand could be tried again and will not be, and why.
+
+        It is a warning of the stage's result, too.
+        """
         self._progress.gave_up = why
+        self.add_warning(why)
 
     def run_beside(self, companion: Companion) -> None:
         """Called in `before`: run `companion` for as long as what is inside takes.

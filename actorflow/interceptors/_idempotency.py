@@ -30,7 +30,7 @@ from actorflow.errors import (
 from actorflow.model import StageKind, StageOutput, StageStatus
 from actorflow.stores import InMemoryIdempotencyStore, WatchableStore
 
-from ._base import BaseInterceptor, InterceptorResult
+from ._base import DONE, BaseInterceptor, InterceptorResult
 from ._direct import context_for, forget
 from ._idempotency_rules import (
     DoubtAnswer,
@@ -406,15 +406,18 @@ class IdempotencyInterceptor(BaseInterceptor):
             await trio.sleep(delay)
             delay = min(delay * 2, 1.0)
 
-    async def release(self, stage_name: str, ctx: HookContext) -> None:
-        own = context_for(ctx, self.name, stage_name)
-        wish: _Wish | None = own.state.get("wish")
-        if wish is not None:
-            _held.set(_held.get() - {wish.key.storage_key})
-            if not own.state.get("is_stored"):
-                with trio.move_on_after(_GIVE_BACK_WITHIN):
-                    await self._give_back(own.state, wish)
+    def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
+        state = context_for(ctx, self.name, stage_name).state
         forget(ctx, self.name, stage_name)
+        wish: _Wish | None = state.get("wish")
+        if wish is None:
+            return DONE
+        _held.set(_held.get() - {wish.key.storage_key})
+        return DONE if state.get("is_stored") else self._give_back_in_time(state, wish)
+
+    async def _give_back_in_time(self, state: Mapping[str, Any], wish: _Wish) -> None:
+        with trio.move_on_after(_GIVE_BACK_WITHIN):
+            await self._give_back(state, wish)
 
     async def _give_back(self, state: Mapping[str, Any], wish: _Wish) -> None:
         key, fence = wish.key.storage_key, state.get("fence")

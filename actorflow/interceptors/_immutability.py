@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import TYPE_CHECKING, Final, final
 
 from actorflow.errors import ImmutabilityViolationError
 from actorflow.model import StageKind
 
-from ._base import BaseInterceptor
+from ._base import DONE, BaseInterceptor
 from ._description import described, differences
 from ._direct import context_for, forget
 
@@ -47,7 +47,7 @@ class ImmutabilityInterceptor(BaseInterceptor):
         super().__init__(stages=stages, kinds=kinds)
         self._crash_on_violation = crash_on_violation
 
-    async def before(self, stage_name: str, ctx: HookContext) -> InterceptorResult | None:
+    def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
         own = context_for(ctx, self.name, stage_name)
         running: dict[str, set[str]] | None = own.get_observation("running")
         if running is None:
@@ -58,7 +58,7 @@ class ImmutabilityInterceptor(BaseInterceptor):
         running[stage_name] = set(running)
         own.state["running"] = running
         own.state["before"] = described(own.snapshot)
-        return None
+        return DONE
 
     async def after(
         self, stage_name: str, result: StageResult, ctx: HookContext
@@ -78,7 +78,8 @@ class ImmutabilityInterceptor(BaseInterceptor):
         _log.error(str(violation), extra={"stage": stage_name, "paths": list(changed)})
         return None
 
-    async def release(self, stage_name: str, ctx: HookContext) -> None:
+    def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
         own = context_for(ctx, self.name, stage_name)
         own.state.get("running", {}).pop(stage_name, None)
         forget(ctx, self.name, stage_name)
+        return DONE

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, final
 
-from ._base import BaseInterceptor
+from ._base import DONE, BaseInterceptor
 from ._direct import context_for
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from actorflow.stages import StageResult
 
     from ._base import HookContext, InterceptorResult
+    from ._context import InterceptorContext
+    from ._outcome import Outcome
 
 _log: Final = logging.getLogger("actorflow.interceptors")
 
@@ -25,31 +28,36 @@ class LoggingInterceptor(BaseInterceptor):
     priority = 50
     observer = True
 
-    async def before(self, stage_name: str, ctx: HookContext) -> InterceptorResult | None:
+    def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
         if _log.isEnabledFor(logging.INFO):
             own = context_for(ctx, self.name, stage_name)
-            _log.info(
-                "stage_starting",
-                extra={
-                    "stage": stage_name,
-                    "pipeline_run_id": str(own.pipeline_run_id),
-                    "topology": own.topology,
-                },
-            )
-        return None
+            run_id, topology = str(own.pipeline_run_id), own.context.topology
+            about = {"stage": stage_name, "pipeline_run_id": run_id, "topology": topology}
+            _log.info("stage_starting", extra=about)
+        return DONE
 
-    async def after(
+    def after(
         self, stage_name: str, result: StageResult, ctx: HookContext
-    ) -> StageOutput | None:
-        if _log.isEnabledFor(logging.INFO):
-            own = context_for(ctx, self.name, stage_name)
-            _log.info(
-                "stage_finished",
-                extra={
-                    "stage": stage_name,
-                    "status": result.status,
-                    "duration_ms": result.duration_ms,
-                    "pipeline_run_id": str(own.pipeline_run_id),
-                },
-            )
-        return None
+    ) -> Awaitable[StageOutput | None]:
+        own = context_for(ctx, self.name, stage_name)
+        _finished(stage_name, result.status, result.duration_ms, own)
+        return DONE
+
+    def _ended(
+        self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
+    ) -> Awaitable[None]:
+        _finished(stage_name, outcome.status, duration_ms, ctx)
+        return DONE
+
+
+def _finished(stage_name: str, status: str, duration_ms: float, ctx: InterceptorContext) -> None:
+    if _log.isEnabledFor(logging.INFO):
+        _log.info(
+            "stage_finished",
+            extra={
+                "stage": stage_name,
+                "status": status,
+                "duration_ms": duration_ms,
+                "pipeline_run_id": str(ctx.pipeline_run_id),
+            },
+        )

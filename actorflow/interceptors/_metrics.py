@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -12,7 +12,7 @@ import attrs
 from actorflow.errors import InvalidArgumentError
 from actorflow.model import FrozenDict, StageKind
 
-from ._base import BaseInterceptor
+from ._base import DONE, BaseInterceptor
 from ._direct import context_for
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from actorflow.stages import StageResult
 
     from ._base import HookContext
+    from ._context import InterceptorContext
+    from ._outcome import Outcome
 
 _log: Final = logging.getLogger("actorflow.interceptors")
 
@@ -85,11 +87,23 @@ class MetricsInterceptor(BaseInterceptor):
         self._max_keys = max_keys
         self._tallies: OrderedDict[tuple[str, str], _Tally] = OrderedDict()
 
-    async def after(
+    def after(
         self, stage_name: str, result: StageResult, ctx: HookContext
-    ) -> StageOutput | None:
+    ) -> Awaitable[StageOutput | None]:
         own = context_for(ctx, self.name, stage_name)
-        key = (own.pipeline_name, stage_name)
+        self._note(stage_name, result.status, result.duration_ms, own)
+        return DONE
+
+    def _ended(
+        self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
+    ) -> Awaitable[None]:
+        self._note(stage_name, outcome.status, duration_ms, ctx)
+        return DONE
+
+    def _note(
+        self, stage_name: str, status: str, duration_ms: float, ctx: InterceptorContext
+    ) -> None:
+        key = (ctx.pipeline_name, stage_name)
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = _Tally()
@@ -97,18 +111,17 @@ class MetricsInterceptor(BaseInterceptor):
                 self._tallies.popitem(last=False)
         else:
             self._tallies.move_to_end(key)
-        tally.add(result.status, result.duration_ms)
+        tally.add(status, duration_ms)
         if _log.isEnabledFor(logging.INFO):
             _log.info(
                 "stage_metrics",
                 extra={
                     "stage": stage_name,
-                    "status": result.status,
-                    "duration_ms": result.duration_ms,
-                    "pipeline_run_id": str(own.pipeline_run_id),
+                    "status": status,
+                    "duration_ms": duration_ms,
+                    "pipeline_run_id": str(ctx.pipeline_run_id),
                 },
             )
-        return None
 
     def snapshot(self) -> dict[tuple[str, str], StageMetrics]:
         """What was counted so far, by pipeline and stage."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 from uuid import UUID
 
 import attrs
@@ -16,10 +16,19 @@ from actorflow.errors import (
     StageRetryRequested,
 )
 from actorflow.model import StageOutput, StageStatus
-from actorflow.stages import StageResult
+from actorflow.stages import ResultStatus, StageResult
 
 if TYPE_CHECKING:
     from ._base import InterceptorResult
+
+
+_RESULT_STATUS: Final[Mapping[StageStatus, ResultStatus]] = {
+    StageStatus.OK: "completed",
+    StageStatus.SKIP: "skipped",
+    StageStatus.CANCEL: "canceled",
+    StageStatus.FAIL: "failed",
+    StageStatus.RETRY: "failed",
+}
 
 
 @final
@@ -34,6 +43,11 @@ class Outcome:
     short_circuited_by: str | None = None
     replayed: bool = False
     original_run_id: UUID | None = None
+
+    @property
+    def status(self) -> ResultStatus:
+        """In the words of a `StageResult`."""
+        return _RESULT_STATUS[self.output.status]
 
     @property
     def is_final(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -12,7 +12,7 @@ from actorflow.backoff import BackoffStrategy, JitterStrategy
 from actorflow.errors import InvalidArgumentError
 from actorflow.model import StageKind
 
-from ._base import BaseInterceptor, ErrorAction, only_by_hand
+from ._base import DONE, BaseInterceptor, ErrorAction
 from ._context import InterceptorContext
 from ._direct import context_for, forget
 from ._retry_policy import NEVER_RETRY_ON, RETRY_ON, Again, GiveUp, RetryPolicy, decide
@@ -123,12 +123,14 @@ class RetryInterceptor(BaseInterceptor):
         if ctx.stage_kind is StageKind.WORK:
             ctx.try_emit_event("work.retry_attempt", {**told, "attempt": failures + 1})
 
-    @only_by_hand
-    async def after(
+    def after(
         self, stage_name: str, result: StageResult, ctx: HookContext
-    ) -> StageOutput | None:
+    ) -> Awaitable[StageOutput | None]:
         forget(ctx, self.name, stage_name)
-        return None
+        return DONE
+
+    # In a chain there is nothing to forget.
+    _ended = None
 
 
 def _text(error: Exception) -> str:

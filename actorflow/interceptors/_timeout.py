@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import TYPE_CHECKING, final
 
 from actorflow.errors import InvalidArgumentError
 from actorflow.model import StageKind
 
-from ._base import BaseInterceptor
+from ._base import DONE, BaseInterceptor
 from ._direct import context_for
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class TimeoutInterceptor(BaseInterceptor):
     def applies_to(self, stage_name: str, kind: StageKind) -> bool:
         return self.default_timeout_ms is not None and super().applies_to(stage_name, kind)
 
-    async def before(self, stage_name: str, ctx: HookContext) -> InterceptorResult | None:
+    def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
         own = context_for(ctx, self.name, stage_name)
         if own.timeout_ms is None:
             own.timeout_ms = self.default_timeout_ms
-        return None
+        return DONE

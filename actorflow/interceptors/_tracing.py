@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from actorflow.model import StageKind
 
-from ._base import BaseInterceptor, ErrorAction
+from ._base import DONE, BaseInterceptor, ErrorAction
 from ._direct import context_for, forget
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class TracingInterceptor(BaseInterceptor):
     def applies_to(self, stage_name: str, kind: StageKind) -> bool:
         return self._tracer is not None and super().applies_to(stage_name, kind)
 
-    async def before(self, stage_name: str, ctx: HookContext) -> InterceptorResult | None:
+    def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
         if self._tracer is None:
-            return None
+            return DONE
         own = context_for(ctx, self.name, stage_name)
         kind = own.stage_kind
         attributes = {
@@ -66,7 +66,7 @@ class TracingInterceptor(BaseInterceptor):
         }
         span = self._tracer.start_span(f"stage.{stage_name}", attributes=attributes)
         own.state["span"] = span
-        return None
+        return DONE
 
     async def on_error(self, stage_name: str, error: Exception, ctx: HookContext) -> ErrorAction:
         span = context_for(ctx, self.name, stage_name).state.get("span")
@@ -74,8 +74,9 @@ class TracingInterceptor(BaseInterceptor):
             span.record_exception(error)
         return ErrorAction.FAIL
 
-    async def release(self, stage_name: str, ctx: HookContext) -> None:
+    def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
         span = context_for(ctx, self.name, stage_name).state.pop("span", None)
         forget(ctx, self.name, stage_name)
         if span is not None:
             span.end()
+        return DONE

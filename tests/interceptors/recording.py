@@ -61,10 +61,9 @@ class Recorder(BaseInterceptor):
         return action
 
     async def fallback(self, stage_name: str, error: Exception, ctx: Any) -> StageOutput | None:
-        self.trace.append(f"{self.name}.fallback")
         if "fallback" not in self._hooks:
             raise error
-        output: StageOutput | None = self._hooks["fallback"](error, ctx)
+        output: StageOutput | None = await self._do("fallback", None, error, ctx)
         return output
 
     async def release(self, stage_name: str, ctx: Any) -> None:

@@ -25,6 +25,7 @@ from actorflow.interceptors import (
     ErrorAction,
     InterceptorContext,
     InterceptorResult,
+    Outcome,
     check_graph,
     compile_chains,
     ordered,
@@ -807,6 +808,15 @@ async def test_status_of_the_result_follows_the_output() -> None:
     assert (result.status, result.tries) == ("skipped", 1)
     assert result.output is not None
     assert result.output.status is StageStatus.SKIP
+
+
+@pytest.mark.parametrize("status", StageStatus)
+def test_outcome_and_result_have_the_same_status(status: StageStatus) -> None:
+    output = StageOutput(status)
+    moment = PipelineContext().created_at
+    result = StageResult.from_output("stage", output, started_at=moment, ended_at=moment)
+
+    assert Outcome(output).status == result.status
 
 
 async def test_result_of_a_stage_may_be_handed_through() -> None:

@@ -269,8 +269,8 @@ async def test_hooks_can_be_called_by_hand() -> None:
     result = await run_with_interceptors("stage", Stage(ERROR), ctx, [])
 
     assert await breaker.before("stage", ctx) is None
-    assert "_interceptor.circuit_breaker.stage" in ctx.data
     assert await breaker.on_error("stage", ERROR, ctx) == "fail"
+    assert "_interceptor.circuit_breaker.stage" in ctx.data
     await breaker.after("stage", result, ctx)
     await breaker.release("stage", ctx)
 

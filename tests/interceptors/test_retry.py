@@ -207,6 +207,7 @@ async def test_stage_that_always_fails_runs_as_often_as_allowed(autojump_clock: 
     assert stage.calls == 5
     assert trio.current_time() - start == 1 + 2 + 4 + 8
     assert (result.error, result.error_type, result.tries) == ("down", "TransientError", 5)
+    assert result.warnings == ("gave up after 5 tries in 15 s: max_attempts",)
     assert sink.types() == ["stage.retry_scheduled"] * 4 + ["stage.retry_exhausted"]
     scheduled = sink.payloads("stage.retry_scheduled")
     assert [(it["attempt"], it["delay_ms"]) for it in scheduled] == [

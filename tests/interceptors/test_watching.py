@@ -362,3 +362,40 @@ async def test_watchers_see_short_circuits_inside() -> None:
     await call(Stage(None), metrics, Recorder("cache", before=answering(answer)))
 
     assert metrics.snapshot()["chat", "stage"].counts == {"completed": 1}
+
+
+@pytest.mark.spec("30.11.12")
+async def test_watchers_can_be_called_by_hand(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ctx = PipelineContext(topology="chat", depth=1)
+    result = await call(Stage(None))
+    metrics = MetricsInterceptor()
+    watchers = (metrics, LoggingInterceptor(), ChildTrackerMetricsInterceptor(Tracker()))
+
+    for watcher in watchers:
+        await watcher.before("stage", ctx)
+        await watcher.after("stage", result, ctx)
+        await watcher.release("stage", ctx)
+
+    assert metrics.snapshot()["chat", "stage"].count == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        *("stage_metrics", "stage_starting", "stage_finished", "child_tracker_metrics")
+    ]
+    assert ctx.data == {}
+
+
+@pytest.mark.spec("30.11.8", "30.12.9")
+async def test_tracker_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Tracker):
+        async def get_metrics(self) -> dict[str, int]:
+            raise LookupError("lost count")
+
+    caplog.set_level(logging.INFO)
+    watcher = ChildTrackerMetricsInterceptor(Broken())
+
+    result = await call(Stage({"n": 1}), watcher, ctx=PipelineContext(depth=1))
+
+    assert result.data == {"n": 1}
+    assert result.warnings == (
+        "interceptor 'child_tracker_metrics' failed in after: LookupError: lost count",
+    )
