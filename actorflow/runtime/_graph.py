@@ -209,7 +209,7 @@ class UnifiedStageGraph:
                         nursery.start_soon(handle.supervise, name=f"run {run.pipeline_name}")
                         try:
                             yield handle
-                        except BaseException as error:  # noqa: BLE001 - it goes on below
+                        except BaseException as error:  # noqa: ASYNC103, BLE001 - it goes on below
                             left_by = error
                             run.request_cancel(_why_left(error))
             finally:

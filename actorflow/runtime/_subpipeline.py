@@ -29,6 +29,8 @@ from ._results import PipelineResults
 
 DEFAULT_MAX_SUBPIPELINE_DEPTH: Final = 5
 _REMEMBERED: Final = 10_000
+# For trackers that keep their tree elsewhere; ours never waits.
+_UNREGISTER_TIMEOUT: Final = 5.0
 
 Runner: TypeAlias = Callable[[PipelineContext], Awaitable[Any]]
 """Runs a child on the context made for it; its results or a mapping become the data."""
@@ -103,7 +105,8 @@ class SubpipelineSpawner:
             self._remember(birth.child_id)
             raise
         finally:
-            await tracker.unregister_child(birth.parent_id, birth.child_id)
+            with trio.move_on_after(_UNREGISTER_TIMEOUT, shield=True):
+                await tracker.unregister_child(birth.parent_id, birth.child_id)
 
     async def cancel_with_children(
         self, run_id: UUID, reason: str = "user_requested"

@@ -93,7 +93,7 @@ async def test_error_carries_everything_that_was_done(autojump_clock: MockClock)
     async def finishes(ctx: StageContext) -> StageOutput:
         try:
             await trio.sleep_forever()
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103 - that it may is the point
             return StageOutput.ok(saved=True)
 
     async def breaks(ctx: StageContext) -> None:
