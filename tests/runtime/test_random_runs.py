@@ -39,7 +39,7 @@ class Behaviour:
                 await ctx.send(number)
             await trio.sleep(self.seconds)
         except trio.Cancelled:
-            await self._be_cancelled()
+            await self._be_cancelled()  # noqa: ASYNC102 - what it shields is the point
             raise
         return self._finish(ctx)
 
