@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -13,7 +15,7 @@ import trio
 from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
-from actorflow import clock
+from actorflow import clock, errors
 from actorflow.errors import (
     CanonicalizationError,
     CriticalInterceptorError,
@@ -1100,3 +1102,36 @@ async def test_recorded_times_are_aware(autojump_clock: MockClock) -> None:
     times = (record.created_at, record.completed_at, record.expires_at, record.lease_expires_at)
     assert all(time is not None and time.utcoffset() == timedelta() for time in times)
     assert record.created_at == clock.now()
+
+
+@pytest.mark.spec("W13")
+def test_key_is_not_inherited_unless_it_is_named() -> None:
+    parent = PipelineContext(data={"idempotency_key": "k", "_framework": 1, "own": 2})
+
+    assert parent.fork(inherit_data=True).data == {"own": 2}
+    assert parent.fork(inherit_data=["idempotency_key"]).data == {"idempotency_key": "k"}
+    assert parent.fork(data_overrides={"idempotency_key": "x"}).data == {"idempotency_key": "x"}
+
+
+@pytest.mark.spec("W7")
+def test_errors_of_work_have_codes_of_their_own() -> None:
+    found = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = [kind.code for kind in found if issubclass(kind, errors.WorkError)]
+
+    assert len(set(codes)) == len(codes) >= 9
+    assert all(re.fullmatch(r"WORK-\d{3}(-[A-Z_]+)?", code) for code in codes)
+
+
+@pytest.mark.spec("W5")
+def test_nobody_asks_for_times_without_a_zone() -> None:
+    root = Path(__file__).parent.parent.parent
+    naive = re.compile(r"\.utc" r"now\(|utc" r"fromtimestamp\(")
+    pages = [
+        page
+        for folder in ("actorflow", "tests", "docs", "examples")
+        for kind in ("*.py", "*.md")
+        for page in (root / folder).rglob(kind)
+    ]
+
+    assert len(pages) > 100
+    assert [page for page in pages if naive.search(page.read_text("utf-8"))] == []

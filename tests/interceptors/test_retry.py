@@ -466,3 +466,18 @@ def test_statuses_may_be_any_collection() -> None:
     empty: Collection[str] = frozenset()
 
     RetryInterceptor(retry_on_status=empty)
+
+
+@pytest.mark.spec("W52")
+def test_full_jitter_is_uniform() -> None:
+    policy = RetryPolicy(base_delay_ms=99, max_delay_ms=99)
+    dice = Random(1)
+    draws = [decide(policy, TransientError(), failures=1, random=dice) for _ in range(10_000)]
+
+    buckets = [0] * 10
+    for found in draws:
+        assert isinstance(found, Again)
+        buckets[found.delay_ms // 10] += 1
+
+    # Nine degrees of freedom, p = 0.001.
+    assert sum((count - 1000) ** 2 / 1000 for count in buckets) < 27.9
