@@ -288,7 +288,8 @@ class Closing:
     type: ClassVar[str] = "closing"
 
     reason: str
-    deadline_seconds: float = 0.0
+    deadline_seconds: float | None = None
+    """How long what is under way may take; None if there is no limit, or nothing is."""
 
 
 @final

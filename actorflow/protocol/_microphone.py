@@ -66,9 +66,15 @@ class Microphone:
         self._bytes -= len(data)
         return data
 
-    def clear(self) -> None:
-        """Forget everything, and count it as cleared."""
-        self.cleared_ms += self.buffered_ms
-        self._pieces.clear()
-        self._bytes = 0
-        self._torn = b""
+    def put_back(self, data: bytes) -> None:
+        """Add audio in front of all other: it was taken out too early. No limit applies."""
+        if data:
+            self._pieces.appendleft(data)
+            self._bytes += len(data)
+
+    def clear(self, pieces: int) -> None:
+        """Forget the oldest pieces, and count them as cleared."""
+        before = self.buffered_ms
+        for _ in range(pieces):
+            self.take()
+        self.cleared_ms += before - self.buffered_ms

@@ -297,12 +297,23 @@ def test_many_small_pieces_are_too_much_as_well() -> None:
 @pytest.mark.spec("A100")
 def test_cleared_audio_is_not_counted_as_dropped() -> None:
     microphone = Microphone(AudioShape(), 60)
-    microphone.put(b"\0" * 640 + b"a")
-    microphone.clear()
-    microphone.put(b"bc")
+    microphone.put(b"\0" * 640)
+    microphone.put(b"ab")
+    microphone.clear(1)
 
     assert (microphone.cleared_ms, microphone.dropped) == (20, 0)
-    assert microphone.take() == b"bc"
+    assert microphone.take() == b"ab"
+
+
+@pytest.mark.spec("A100")
+def test_audio_that_was_read_too_early_goes_back_to_the_front() -> None:
+    microphone = Microphone(AudioShape(), 60)
+    microphone.put(b"cd")
+    microphone.put_back(b"ab")
+    microphone.put_back(b"")
+
+    assert microphone.buffered_ms == AudioShape().duration_ms(4)
+    assert [microphone.take(), microphone.take()] == [b"ab", b"cd"]
 
 
 @given(st.lists(st.binary(max_size=9), max_size=20), st.integers(1, 4))

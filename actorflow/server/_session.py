@@ -1,0 +1,566 @@
+"""One conversation: what is true of it between any two awaits.
+
+Everything that is decided about a session is decided here, by methods that do not
+wait: the reader tells it what the client said, the writer asks it what comes next,
+the application answers through its turns. Because nothing here awaits, an
+interruption takes effect in the instant in which it is read, whatever the queues
+hold. Whatever has to be waited for (spawning, closing) is the session actor's, who
+is woken by `wake`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, final
+
+import attrs
+import trio
+
+from actorflow.actors import ActorRef
+from actorflow.errors import ConnectionLostError
+from actorflow.events import BoundEventSink
+from actorflow.model import AudioChunk
+from actorflow.protocol import (
+    Ack,
+    AudioShape,
+    ClientMessage,
+    CloseCode,
+    Closing,
+    End,
+    Error,
+    ErrorCode,
+    Failure,
+    Flow,
+    Frame,
+    Interrupt,
+    Interrupted,
+    Microphone,
+    Outbox,
+    Pacer,
+    Ping,
+    Played,
+    Pong,
+    Ready,
+    ReplayBuffer,
+    ReplyAudio,
+    ReplyText,
+    ServerMessage,
+    SessionLimits,
+    SessionState,
+    Start,
+    Step,
+    TurnCompleted,
+    TurnMessage,
+    TurnStarted,
+    UserText,
+    WireFormat,
+    after,
+    check_allowed,
+)
+
+from ._admission import Principal
+from ._config import ServerConfig
+from ._link import Link
+from ._signal import Signal
+from ._turn import Turn
+
+SHUTDOWN: Final = "server_shutdown"
+
+
+class SessionApp(Protocol):
+    """What answers. One object serves all sessions."""
+
+    async def on_turn(self, session: Session, turn: Turn) -> None:
+        """Answer one turn.
+
+        Cancelled when the user interrupts, the client does not come back or the
+        server shuts down. An exception fails the turn; the session goes on.
+        """
+        ...
+
+
+@final
+@attrs.define
+class Counters:
+    """What has passed through a session, or a server, so far."""
+
+    turns: int = 0
+    interrupted: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    dropped: int = 0
+    """Pieces of the user's audio."""
+    stale: int = 0
+    """Messages that turns sent after they were over."""
+
+    def add(self, other: Counters) -> None:
+        """Count what `other` has counted, too."""
+        for field in attrs.fields(Counters):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+@final
+@attrs.frozen
+class Ending:
+    """Why a session is over."""
+
+    code: int
+    reason: str
+
+
+def _nobody_is_there_yet() -> None:
+    """Do nothing: the actor looks by itself when it comes."""
+
+
+@final
+class Session:
+    """One conversation with a client, over one connection or several in a row."""
+
+    def __init__(
+        self,
+        session_id: str,
+        principal: Principal,
+        start: Start,
+        config: ServerConfig,
+        sink: BoundEventSink,
+    ) -> None:
+        self.id: Final = session_id
+        self.principal: Final = principal
+        self.metadata: Final[Mapping[str, Any]] = start.metadata
+        self.audio: Final[AudioShape] = start.audio
+        """What the audio looks like, in both directions."""
+        self.state = SessionState.IDLE
+        self.counters: Final = Counters()
+        self.config: Final = config
+        self.sink: Final = sink
+        self.piece_size: Final = start.audio.frame_size * int(
+            start.audio.sample_rate * config.piece_ms / 1000
+        )
+        self.replay: Final = ReplayBuffer(config.replay_messages, config.replay_bytes)
+        self.microphone: Final = Microphone(start.audio, config.inbound_ms)
+        self.link: Link | None = None
+        self.turn: Turn | None = None
+        self.ending: Ending | None = None
+        self.actor: ActorRef[Any] | None = None
+        self.wake: Callable[[], None] = _nobody_is_there_yet
+        """Lets the session actor look at what there is to do."""
+        self.is_draining = False
+        self.opened_at: Final = trio.current_time()
+        self.last_active = self.opened_at
+        self.detached_at = self.opened_at
+        self.work: Final = Signal()
+        """There may be something to send."""
+        self._outbox = Outbox(config.outbound_messages, config.outbound_bytes)
+        self._pacer = Pacer(config.lead_ms)
+        self._texts: deque[str] = deque()
+        self._room = Signal()
+        self._heard = Signal()
+        self._listened = Signal()
+        self._is_throttled = False
+        self._reports_playback = False
+        self._failed_turns = 0
+        self._heard_ms = 0.0
+        self._heard_pieces = 0
+        self._token: str | None = None
+
+    # For applications
+
+    def interrupt(self, reason: str = "interrupted", *, carry: bytes = b"") -> bool:
+        """Break off the present turn, at once, and say whether there was one.
+
+        Its scope is cancelled, what it had to say and has not been sent is thrown
+        away, and the client is told.
+
+        Args:
+          carry: audio that the turn has read and that belongs to the next one, the
+            beginning of the words that interrupted.
+        """
+        return self._interrupt(Interrupt(reason=reason), carry)
+
+    def close(self, reason: str = "closed by the application") -> None:
+        """End the session in order."""
+        self.end(CloseCode.NORMAL, reason)
+
+    # For the actor, the registry and the tasks of a connection
+
+    def take_step(self, step: Step) -> None:
+        """Change the state by the table."""
+        self.state = after(self.state, step)
+
+    def new_token(self) -> str:
+        """A token with which the session can be resumed once. The one before is void."""
+        self._token = f"{self.id}.{secrets.token_urlsafe(24)}"
+        return self._token
+
+    def redeem(self, token: str, principal: Principal) -> bool:
+        """Whether `token` resumes this session. It does so once."""
+        known, self._token = self._token, None
+        if (
+            known is not None
+            and hmac.compare_digest(known.encode(), token.encode())
+            and principal.id == self.principal.id
+            and self.ending is None
+            and not self.is_draining
+        ):
+            return True
+        self._token = known
+        return False
+
+    def ready(self, *, resumed: bool, is_resumable: bool) -> Ready:
+        """What greets a connection."""
+        limits = SessionLimits(
+            self.config.max_message_size,
+            self.config.inbound_ms,
+            self.config.idle_timeout,
+            self.config.heartbeat_interval,
+        )
+        return Ready(self.id, resumed, limits, self.new_token() if is_resumable else None)
+
+    def attach(self, link: Link) -> None:
+        """Go on over this connection."""
+        if self.state is SessionState.DETACHED:
+            in_turn = self.turn is not None
+            self.take_step(Step.RESUMED_IN_TURN if in_turn else Step.RESUMED)
+        self.link = link
+        self.last_active = trio.current_time()
+
+    def detach(self) -> None:
+        """Go on without a connection."""
+        self.take_step(Step.LOST)
+        self.link = None
+        self.detached_at = trio.current_time()
+
+    def lose(self, link: Link, error: ConnectionLostError) -> None:
+        """Note that a connection has ended. The first report of it counts."""
+        if link is self.link and link.lost is None:
+            link.lost = error
+            self.wake()
+
+    def end(self, code: int, reason: str, error: Error | None = None) -> None:
+        """Decide that the session is over. The first reason wins."""
+        if self.ending is not None:
+            return
+        self.ending = Ending(code, reason)
+        self.take_step(Step.CLOSED)
+        if self.turn is not None:
+            self._cancel_turn(self.turn, reason, None)
+        if error is not None:
+            self._outbox.put_control(error)
+        self._outbox.put_control(Closing(reason))
+        self._wake_everybody()
+
+    def drain(self, deadline_seconds: float) -> None:
+        """Let the present turn end, and begin no other."""
+        if self.ending is not None or self.is_draining:
+            return
+        self.is_draining = True
+        if after(self.state, Step.DRAIN) is SessionState.CLOSED:
+            self.end(CloseCode.GOING_AWAY, SHUTDOWN)
+        else:
+            self.take_step(Step.DRAIN)
+            limit = deadline_seconds if math.isfinite(deadline_seconds) else None
+            self.put_control(Closing(SHUTDOWN, limit))
+
+    def _wake_everybody(self) -> None:
+        for signal in (self.work, self._room, self._heard, self._listened):
+            signal.set()
+        self.wake()
+
+    # What the client says
+
+    def receive(self, link: Link, message: ClientMessage) -> None:
+        """Obey a message other than audio.
+
+        Raises:
+          ProtocolViolationError: if it may not come now.
+        """
+        if self.ending is not None or self.link is not link:
+            return
+        check_allowed(self.state, message)
+        self.last_active = trio.current_time()
+        match message:
+            case UserText(text):
+                self._take_text(text)
+            case Interrupt():
+                self._interrupt(message, b"")
+            case End(scope="turn"):
+                self._end_input()
+            case End():
+                self.end(CloseCode.NORMAL, "ended by the client")
+            case Ack(seq):
+                self.replay.acknowledge(seq)
+            case Played(turn_id, played_ms):
+                self._reports_playback = True
+                if self.turn is not None and self.turn.id == turn_id:
+                    self.turn.playback = self.turn.playback.acknowledged(played_ms)
+            case Ping(ping_id):
+                self.put_control(Pong(ping_id))
+            case _:  # pragma: no cover - `start` is not allowed any more, audio goes to `hear`
+                raise AssertionError(message)
+
+    def _take_text(self, text: str) -> None:
+        if self.is_draining:
+            return
+        if len(self._texts) >= self.config.queued_texts:
+            why = f"more than {self.config.queued_texts} messages wait for their turn"
+            self.end(CloseCode.OVERLOADED, why, Error(ErrorCode.OVERLOADED, why))
+            return
+        self._texts.append(text)
+        self._begin_if_wanted()
+
+    def _end_input(self) -> None:
+        if self.turn is not None and self.turn.input_left is None:
+            self.turn.input_left = len(self.microphone)
+            self._heard.set()
+
+    async def hear(self, link: Link, data: bytes) -> None:
+        """Take a piece of the user's audio; wait for room if that is the policy."""
+        if self.ending is not None or self.link is not link or not self._has_ears:
+            return
+        self.last_active = trio.current_time()
+        if not self.microphone.has_room(len(data)):
+            await self._make_room(link, len(data))
+            if self.ending is not None or self.link is not link:
+                return
+        self.microphone.put(data)
+        self._heard.set()
+        self._begin_if_wanted()
+
+    @property
+    def _has_ears(self) -> bool:
+        # Draining, there is no next turn that could listen.
+        return not self.is_draining or (self.turn is not None and self.turn.input_left is None)
+
+    async def _make_room(self, link: Link, byte_count: int) -> None:
+        policy = self.config.inbound_policy
+        if policy == "reject":
+            self._overloaded(0)
+            self._too_much_audio()
+        elif policy == "drop_oldest":
+            self._drop_oldest(byte_count)
+        else:
+            self._overloaded(0)
+            link.is_paused = True
+            with trio.move_on_after(self.config.inbound_pause_limit) as patience:
+                while not self.microphone.has_room(byte_count) and self.ending is None:
+                    await self._listened.wait()
+            link.is_paused = False
+            link.last_heard = trio.current_time()
+            if patience.cancelled_caught:
+                self._too_much_audio()
+
+    def _drop_oldest(self, byte_count: int) -> None:
+        dropped = self.microphone.drop_oldest(byte_count)
+        self.counters.dropped += dropped
+        if self.turn is not None and self.turn.input_left is not None:
+            self.turn.input_left = max(0, self.turn.input_left - dropped)
+        self._overloaded(dropped)
+
+    def _overloaded(self, dropped: int) -> None:
+        # Once per time of trouble, not once per frame.
+        if self._is_throttled:
+            return
+        self._is_throttled = True
+        self._tell_flow("pause")
+        self.emit(
+            "session.overloaded",
+            direction="in",
+            policy=self.config.inbound_policy,
+            dropped=dropped,
+        )
+
+    def _too_much_audio(self) -> None:
+        why = f"more than {self.config.inbound_ms:g} ms of audio wait to be worked off"
+        self.end(CloseCode.OVERLOADED, why, Error(ErrorCode.OVERLOADED, why))
+
+    def _tell_flow(self, state: Any) -> None:
+        microphone = self.microphone
+        self.put_control(Flow("in", state, microphone.buffered_ms, microphone.dropped))
+
+    async def listen(self, turn: Turn) -> AudioChunk | None:
+        """The next piece of audio for `turn`; None when there will be no more."""
+        while not turn.is_input_over and not len(self.microphone):
+            await self._heard.wait()
+        if turn.is_input_over:
+            return None
+        data = self.microphone.take()
+        if turn.input_left is not None:
+            turn.input_left -= 1
+        if self._is_throttled and self.microphone.buffered_ms <= self.config.inbound_ms / 2:
+            self._is_throttled = False
+            self._tell_flow("resume")
+        self._listened.set()
+        chunk = AudioChunk(
+            data,
+            self.audio.sample_rate,
+            self.audio.channels,
+            timestamp_ms=self._heard_ms,
+            sequence=self._heard_pieces,
+        )
+        self._heard_ms += chunk.duration_ms
+        self._heard_pieces += 1
+        return chunk
+
+    # Turns
+
+    def _begin_if_wanted(self) -> None:
+        # The turn begins in the instant in which its first input is read, so that what
+        # is read next finds it. The actor then gives it a task.
+        if self.turn is not None or self.ending is not None or self.is_draining:
+            return
+        if not self._texts and not len(self.microphone):
+            return
+        self.counters.turns += 1
+        text = self._texts.popleft() if self._texts else None
+        turn = self.turn = Turn(self, self.counters.turns, text)
+        if self.config.max_turn_seconds is not None:
+            turn.scope.deadline = trio.current_time() + self.config.max_turn_seconds
+        self.take_step(Step.TURN_BEGAN)
+        self.put(TurnStarted(turn.id))
+        self.wake()
+
+    def finish_turn(self, turn: Turn, failure: Failure | None) -> None:
+        """Note that the application has nothing more to say in this turn."""
+        turn.has_finished = True
+        self.counters.stale += turn.stale
+        if not turn.is_over:
+            status: Any = "completed" if failure is None else "failed"
+            duration_ms = (trio.current_time() - turn.started_at) * 1000
+            self.put(TurnCompleted(turn.id, status, duration_ms, failure))
+            self._failed_turns = 0 if failure is None else self._failed_turns + 1
+        self._settle(turn)
+        if self._failed_turns >= self.config.max_failed_turns:
+            why = f"{self._failed_turns} turns in a row failed"
+            self.end(CloseCode.INTERNAL, why, Error(ErrorCode.TURN_FAILED, why))
+
+    def _settle(self, turn: Turn) -> None:
+        # A turn can be interrupted until all it said has left.
+        if not (turn.has_finished and turn.is_over):
+            return
+        self.turn = None
+        self.last_active = trio.current_time()
+        if self.ending is not None:
+            return
+        self.take_step(Step.TURN_ENDED)
+        if self.state is SessionState.CLOSED:
+            self.end(CloseCode.GOING_AWAY, SHUTDOWN)
+        else:
+            self._begin_if_wanted()
+
+    def _interrupt(self, wish: Interrupt, carry: bytes) -> bool:
+        turn = self.turn
+        if turn is None or turn.is_over or wish.turn_id not in (None, turn.id):
+            self.put_control(Interrupted())
+            return False
+        self.microphone.put_back(carry)
+        self.counters.interrupted += 1
+        discarded_ms = self._cancel_turn(turn, wish.reason, wish.played_ms)
+        self.put_control(Interrupted(turn.id, discarded_ms, turn.last_sequence))
+        self.emit(
+            "session.interrupted",
+            turn_id=turn.id,
+            turn_run_id=None,
+            reason=wish.reason,
+            discarded_ms=discarded_ms,
+            played_ms=turn.playback.acknowledged_ms,
+        )
+        self._settle(turn)
+        return True
+
+    def _cancel_turn(self, turn: Turn, reason: str, played_ms: float | None) -> float:
+        discarded_ms = self._outbox.discard().audio_ms
+        if played_ms is None and not self._reports_playback:
+            played_ms = self._played_by_the_clock(turn)
+        turn.playback = turn.playback.interrupted(discarded_ms, played_ms)
+        turn.is_over = True
+        turn.has_finished = not turn.has_task
+        turn.scope.cancel(reason=reason)
+        self._pacer = self._pacer.cleared()
+        self._room.set()
+        self._heard.set()
+        return discarded_ms
+
+    def _played_by_the_clock(self, turn: Turn) -> float:
+        waiting_ms = max(0.0, self._pacer.ends_at - trio.current_time()) * 1000
+        return max(0.0, turn.playback.sent_ms - waiting_ms)
+
+    # What is sent
+
+    async def has_room(self, turn: Turn) -> bool:
+        """Wait until `turn` may put a message in; False if it is over."""
+        while self._outbox.is_full and not turn.is_over:
+            await self._room.wait()
+        return not turn.is_over
+
+    def put(self, message: TurnMessage) -> None:
+        """Add a message of the present turn."""
+        self._outbox.put(message)
+        self.work.set()
+
+    def put_control(self, message: ServerMessage) -> None:
+        """Add a message that overtakes those of turns."""
+        self._outbox.put_control(message)
+        self.work.set()
+        if self._outbox.is_flooded:
+            self.end(CloseCode.SLOW_CLIENT, "the client does not read")
+
+    def next_control(self) -> ServerMessage | None:
+        """The next of the messages that wait for nothing."""
+        return self._outbox.next_control()
+
+    def next_message(self, now: float) -> ServerMessage | float | None:
+        """What to send next; or when to ask again; or None if there is nothing."""
+        control = self.next_control()
+        if control is not None or self.ending is not None:
+            return control
+        head = self._outbox.peek()
+        if isinstance(head, ReplyAudio) and self._pacer.due > now:
+            return self._pacer.due
+        if head is None:
+            return None
+        message = self._outbox.take()
+        self._room.set()
+        self._hand_over(message, now)
+        return message
+
+    def _hand_over(self, message: TurnMessage, now: float) -> None:
+        turn = self.turn
+        assert turn is not None  # the outbox holds messages of the present turn only
+        match message:
+            case ReplyAudio(sequence=sequence, duration_ms=duration_ms):
+                turn.playback = turn.playback.sent(duration_ms)
+                turn.last_sequence = sequence
+                self._pacer = self._pacer.sent(duration_ms, now)
+            case ReplyText(delta=text):
+                turn.playback = turn.playback.said(text)
+            case TurnCompleted():
+                turn.playback = turn.playback.completed()
+                turn.is_over = True
+                self._forget_input(turn)
+                self._settle(turn)
+
+    def _forget_input(self, turn: Turn) -> None:
+        # What a turn did not care to hear would otherwise begin the next one, and
+        # that one another. What came after the end of its input is for the next.
+        left = turn.input_left
+        self.microphone.clear(len(self.microphone) if left is None else left)
+
+    def frames_of(self, message: ServerMessage, wire_format: WireFormat) -> tuple[Frame, ...]:
+        """The frames of a message, numbered, and recorded for a client that comes back."""
+        if isinstance(message, Pong):
+            return wire_format.write(0, message)
+        frames = wire_format.write(self.replay.next_seq, message)
+        self.replay.record(frames if wire_format.is_resumable else ())
+        return frames
+
+    # Reports
+
+    def emit(self, type_: str, **data: object) -> None:
+        """Report something that happened, without waiting."""
+        self.sink.try_emit(type=type_, data={"session_id": self.id, **data})

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from actorflow.errors import AudioFormatMismatchError
+from actorflow.model import AudioChunk
+from actorflow.protocol import (
+    AudioShape,
+    Playback,
+    ReplyAudio,
+    ReplyText,
+    Transcript,
+    TurnMessage,
+)
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+
+@final
+class Turn:
+    """One thing the user wants, and the answer to it.
+
+    What is sent here carries the turn's id from the beginning. Once the turn is
+    over, because the user interrupted it or the session ended, `send_*` returns
+    without doing anything: a stage that needs a moment longer to notice cannot
+    speak into the next turn.
+    """
+
+    def __init__(self, session: Session, number: int, text: str | None) -> None:
+        self.id = f"turn-{number}"
+        self.text = text
+        """What the user wrote, if that is how the turn began."""
+        self.playback = Playback(self.id)
+        """What was sent and heard of the answer; final when the turn is over."""
+        self.is_over = False
+        """Whether nothing more of it is sent."""
+        self.scope = trio.CancelScope()
+        self.started_at = trio.current_time()
+        self.has_task = False
+        self.has_finished = False
+        self.stale = 0
+        self.last_sequence: int | None = None
+        self.input_left: int | None = None
+        self._session = session
+        self._sequence = 0
+        self._ends_at_ms = 0.0
+        self._torn = b""
+
+    @property
+    def is_input_over(self) -> bool:
+        """Whether the user has said that no more input of this turn comes, and it was all read."""
+        return self.is_over or self.input_left == 0
+
+    def audio(self) -> AsyncIterator[AudioChunk]:
+        """The user's audio, as it comes, until the client ends the turn's input.
+
+        What was not read when the turn is interrupted belongs to the next one: the
+        words that interrupted are in it.
+        """
+        return _Hearing(self._session, self)
+
+    async def send_transcript(
+        self, text: str, *, is_final: bool = True, confidence: float | None = None
+    ) -> None:
+        """Tell the client what was understood."""
+        await self._send(Transcript(self.id, text, is_final, confidence))
+
+    async def send_text(self, delta: str, *, is_final: bool = False) -> None:
+        """Send a piece of the answer as text; if it is spoken, before its audio."""
+        await self._send(ReplyText(self.id, delta, is_final))
+
+    async def send_audio(self, audio: AudioChunk | bytes) -> None:
+        """Send a piece of the answer as audio, in the shape of the session's audio.
+
+        It is cut into pieces that leave as fast as they play. While the outbox is
+        full this waits, and so does whoever makes the audio.
+
+        Raises:
+          AudioFormatMismatchError: if the chunk has another rate, number of
+            channels or format. Convert it before.
+        """
+        shape = self._session.audio
+        data = self._torn + _samples(audio, shape)
+        size = self._session.piece_size
+        whole = len(data) // shape.frame_size * shape.frame_size
+        self._torn = data[whole:]
+        for begin in range(0, whole, size):
+            await self._send(self._piece(data[begin : min(begin + size, whole)]))
+
+    def _piece(self, data: bytes) -> ReplyAudio:
+        duration_ms = self._session.audio.duration_ms(len(data))
+        self._ends_at_ms += duration_ms
+        piece = ReplyAudio(self.id, self._sequence, duration_ms, self._ends_at_ms, data)
+        self._sequence += 1
+        return piece
+
+    async def _send(self, message: TurnMessage) -> None:
+        await trio.lowlevel.checkpoint()
+        if await self._session.has_room(self):
+            self._session.put(message)
+        else:
+            self.stale += 1
+
+
+@final
+class _Hearing:
+    def __init__(self, session: Session, turn: Turn) -> None:
+        self._session = session
+        self._turn = turn
+
+    def __aiter__(self) -> _Hearing:
+        return self
+
+    async def __anext__(self) -> AudioChunk:
+        await trio.lowlevel.checkpoint()
+        chunk = await self._session.listen(self._turn)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+
+def _samples(audio: AudioChunk | bytes, shape: AudioShape) -> bytes:
+    if isinstance(audio, bytes):
+        return audio
+    found = (audio.sample_rate, audio.channels, str(audio.format))
+    expected = (shape.sample_rate, shape.channels, shape.format)
+    if found != expected:
+        wanted = f"{shape.format} of {shape.sample_rate} Hz with {shape.channels} channel(s)"
+        raise AudioFormatMismatchError("audio", found, wanted)
+    return audio.data
