@@ -222,6 +222,19 @@ async def test_cancellation_at_any_moment(seconds: int, autojump_clock: MockCloc
     assert list(broken_rules(call)) == []
 
 
+@pytest.mark.spec("30.11.9", "W2")
+async def test_program_that_stops_during_a_release_releases_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    trace: list[str] = []
+    faults = {("inner", "release"): _stop, ("middle", "release"): _stop}
+
+    call = await carried_out(_hang, layers_with(trace, faults), trace)
+
+    assert call.stopped
+    assert trace[-3:] == ["inner.release", "middle.release", "outer.release"]
+
+
 def answer_instead(*args: Any) -> InterceptorResult:
     return InterceptorResult(stage_ran=False)
 
