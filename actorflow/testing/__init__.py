@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ._connection import (
+    MemoryConnection as MemoryConnection,
+    memory_connection_pair as memory_connection_pair,
+)
 from ._memory_suite import check_memory_store as check_memory_store
 from ._providers import (
     MockAudioChunk as MockAudioChunk,
