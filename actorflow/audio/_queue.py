@@ -304,7 +304,9 @@ class ChunkQueue(Generic[T]):
         if self._is_closed:
             return
         self._is_closed = True
-        blocked = [self._record_wait(place) for place in self._producers]
+        blocked: list[float] = []
+        for place in self._producers:
+            self._note_wait(place, blocked)
         for place in (*self._producers, *self._consumers):
             place.wake()
         self._producers.clear()
@@ -394,13 +396,13 @@ class ChunkQueue(Generic[T]):
         return item
 
     def _serve_producers(self) -> None:
-        blocked = []
+        blocked: list[float] = []
         while self._producers:
             place = next(iter(self._producers))
             if not self._fits(place.duration_ms):
                 break
             del self._producers[place]
-            blocked.append(self._record_wait(place))
+            self._note_wait(place, blocked)
             self._accept(place.item, place.duration_ms)
             place.is_accepted = True
             place.wake()
@@ -422,11 +424,11 @@ class ChunkQueue(Generic[T]):
         self._buffered_ms = buffered_ms
         self._share = min(buffered_ms / self._max_ms, 1.0)
 
-    def _record_wait(self, place: _Waiting) -> float:
+    def _note_wait(self, place: _Waiting, blocked: list[float]) -> None:
         blocked_ms = round((clock.monotonic() - place.since) * 1000, 3)
         if blocked_ms > _BLOCKED_MS:
             self._monitor.record_blocked(blocked_ms)
-        return blocked_ms
+            blocked.append(blocked_ms)
 
     # Reports
 
@@ -436,13 +438,12 @@ class ChunkQueue(Generic[T]):
             {"queue_size": queue_size, "max_size": self._max_size, "reason": reason},
         )
 
-    def _report_blocked(self, waits: list[float]) -> None:
-        for blocked_ms in waits:
-            if blocked_ms > _BLOCKED_MS:
-                self._telemetry.emit(
-                    "stream.producer_blocked",
-                    {"blocked_ms": blocked_ms, "queue_size": len(self._items)},
-                )
+    def _report_blocked(self, blocked: list[float]) -> None:
+        for blocked_ms in blocked:
+            self._telemetry.emit(
+                "stream.producer_blocked",
+                {"blocked_ms": blocked_ms, "queue_size": len(self._items)},
+            )
 
     def _report_throttle(self) -> None:
         is_throttled = self._monitor.should_throttle()
@@ -464,8 +465,9 @@ class ChunkQueue(Generic[T]):
     # Turns
 
     def _is_turn_over(self) -> bool:
+        # Below 0 too: another task may come here while one yields.
         self._turns -= 1
-        return not self._turns or self._now() >= self._turn_ends
+        return self._turns <= 0 or self._now() >= self._turn_ends
 
     async def _yield(self) -> None:
         # What was put or got stays so: whoever is cancelled hears of it next time.

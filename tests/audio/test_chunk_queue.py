@@ -15,7 +15,7 @@ from actorflow.errors import InvalidAudioError
 from actorflow.events import validate_event
 from actorflow.model import ContextSnapshot, RunIdentity
 from actorflow.stages import StageInputs, create_stage_context
-from actorflow.testing import RecordingEventSink
+from actorflow.testing import RecordingEventSink, run_seeded
 
 
 class Emitted(list[tuple[str, Mapping[str, Any]]]):
@@ -500,6 +500,30 @@ async def test_busy_queue_lets_others_run(drop_on_overflow: bool) -> None:
 
     # trio runs what is ready in any order, so two turns may follow each other.
     assert 1 <= longest <= 2 * 32
+
+
+@pytest.mark.spec("A23")
+@pytest.mark.parametrize("seed", range(3))
+def test_several_busy_tasks_let_others_run_where_time_stands_still(seed: int) -> None:
+    async def main() -> None:
+        queue = ChunkQueue[int](1, drop_on_overflow=True)
+        puts = 0
+
+        async def never_stop() -> None:
+            nonlocal puts
+            while puts < 10_000:
+                puts += 1
+                await queue.put(puts)
+
+        async with trio.open_nursery() as nursery:
+            # One after the other, so that each begins in the turn of another.
+            for _ in range(5):
+                nursery.start_soon(never_stop)
+                await trio.lowlevel.checkpoint()
+            assert puts < 10_000
+            nursery.cancel_scope.cancel()
+
+    run_seeded(main, seed=seed)
 
 
 @pytest.mark.spec("A23")
