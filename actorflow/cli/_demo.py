@@ -192,8 +192,12 @@ def demo() -> None:
     # The crashes are the show; their tracebacks are for whoever runs a system.
     logging.getLogger("actorflow").addHandler(logging.NullHandler())
     console = Console()
+    interrupted = False
     try:
         trio.run(play, console)
     except* KeyboardInterrupt:
+        # Not left from here: what leaves `except*` may be put into a group.
+        interrupted = True
+    if interrupted:
         console.print("Interrupted, and stopped in order.")
         sys.exit(130)
