@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actorflow.stages import PipelineContext, StageResult
 
     from ._context import InterceptorContext
+    from ._outcome import Outcome
 
 # In a run a hook gets the first; who calls a hook by hand may pass the second.
 HookContext: TypeAlias = "InterceptorContext | PipelineContext"
@@ -128,4 +129,18 @@ class BaseInterceptor:
 
     def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
         """Called last, on every exit, cancellation included: give back what `before` took."""
+        return DONE
+
+
+class PlainFacts(BaseInterceptor):
+    """What interceptors of this package subclass to be told endings as plain facts.
+
+    A `StageResult` costs as much as the rest of the chain. In a chain `ended` is
+    called instead of `after`, which is there for calls by hand.
+    """
+
+    def ended(
+        self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
+    ) -> Awaitable[None]:
+        """Called on the way out; what it raises is isolated."""
         return DONE

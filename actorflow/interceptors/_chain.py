@@ -31,7 +31,7 @@ from actorflow.errors import (
 from actorflow.model import StageOutput
 from actorflow.stages import StageResult
 
-from ._base import DONE, BaseInterceptor, ErrorAction, InterceptorResult
+from ._base import DONE, ErrorAction, InterceptorResult, PlainFacts
 from ._context import InterceptorContext, StageCallPort
 from ._outcome import CallEnd, Outcome, raised, returned, short_circuit
 
@@ -52,11 +52,7 @@ class Layer:
     is_observer: bool
     before: _Hook | None
     after: _Hook | None
-    ended: Callable[..., Awaitable[None]] | None
-    """What interceptors of this package have beside `after`: the same on plain facts.
-
-    A `StageResult` costs as much as the rest of the chain, and they can do without.
-    """
+    ended: _Hook | None
     on_error: _Hook | None
     fallback: _Hook | None
     release: _Hook | None
@@ -72,15 +68,16 @@ def layer_of(interceptor: Any) -> Layer:
 
     def own(hook: str) -> _Hook | None:
         found: _Hook | None = getattr(interceptor, hook, None)
-        inherited = getattr(BaseInterceptor, hook)
+        inherited = getattr(PlainFacts, hook)
         return None if getattr(found, "__func__", None) is inherited else found
 
+    takes_facts = isinstance(interceptor, PlainFacts)
     return Layer(
         interceptor.name,
         getattr(interceptor, "observer", False),
         own("before"),
-        None if hasattr(interceptor, "_ended") else own("after"),
-        getattr(interceptor, "_ended", None),
+        None if takes_facts else own("after"),
+        own("ended") if takes_facts else None,
         own("on_error"),
         own("fallback"),
         own("release"),
@@ -306,7 +303,7 @@ class _Passage:
     async def _ended(
         self,
         layer: Layer,
-        ended: Callable[..., Awaitable[None]],
+        ended: _Hook,
         ctx: InterceptorContext,
         outcome: Outcome,
     ) -> None:

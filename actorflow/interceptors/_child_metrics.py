@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
-from ._base import DONE, BaseInterceptor
+from ._base import DONE, PlainFacts
 from ._direct import context_for
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ChildTracker(Protocol):
 
 
 @final
-class ChildTrackerMetricsInterceptor(BaseInterceptor):
+class ChildTrackerMetricsInterceptor(PlainFacts):
     """In child runs, logs `child_tracker_metrics` with the tracker's numbers after each stage."""
 
     name = "child_tracker_metrics"
@@ -44,7 +44,7 @@ class ChildTrackerMetricsInterceptor(BaseInterceptor):
     ) -> Awaitable[StageOutput | None]:
         return self._tell(stage_name, context_for(ctx, self.name, stage_name).context)
 
-    def _ended(
+    def ended(
         self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
     ) -> Awaitable[None]:
         return self._tell(stage_name, ctx.context)

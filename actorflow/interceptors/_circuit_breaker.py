@@ -16,7 +16,7 @@ from actorflow.errors import (
 )
 from actorflow.model import StageKind, StageStatus
 
-from ._base import DONE, BaseInterceptor, ErrorAction, InterceptorResult
+from ._base import DONE, ErrorAction, InterceptorResult, PlainFacts
 from ._circuit import Circuit, Ended, Phase, Rules
 from ._direct import context_for, forget
 
@@ -73,7 +73,7 @@ class CircuitBreakerState:
 
 
 @final
-class CircuitBreakerInterceptor(BaseInterceptor):
+class CircuitBreakerInterceptor(PlainFacts):
     """Refuses calls of a stage for a while after it failed several times in a row.
 
     A whole call counts once, all its tries together. What counts as a failure are
@@ -153,7 +153,7 @@ class CircuitBreakerInterceptor(BaseInterceptor):
         forget(ctx, self.name, stage_name)
         return None
 
-    def _ended(
+    def ended(
         self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
     ) -> Awaitable[None]:
         return self._judge(stage_name, outcome.output, outcome.short_circuited_by, ctx)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -124,6 +123,9 @@ class InterceptorContext:
         self._has_repeated = False
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            # The private parts of two objects have nothing to do with each other.
+            raise AttributeError(name)
         return getattr(self._progress.port.context, name)
 
     # The protocol of every context; written out because protocols are checked by the class.
@@ -277,8 +279,3 @@ class InterceptorContext:
     def set_idempotency(self, info: IdempotencyInfo | None) -> None:
         """Let the stage know under which key its work counts as done."""
         self._progress.port.set_idempotency(info)
-
-
-def seconds(milliseconds: float | None) -> float:
-    """A limit as trio wants it: seconds, `inf` for none."""
-    return math.inf if milliseconds is None else milliseconds / 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -14,7 +15,7 @@ from actorflow.stages import PipelineContext, StageInputs, StageResult
 
 from ._chain import StageChain, layers_of, result_of
 from ._configuration import ordered
-from ._context import InterceptorContext, Observations, seconds
+from ._context import InterceptorContext, Observations
 
 if TYPE_CHECKING:
     from actorflow.model import ContextSnapshot
@@ -79,10 +80,10 @@ class _DirectCall:
 
     async def execute(self, try_number: int, timeout_ms: float | None) -> StageOutput:
         assert self._stage_run is not None, "only a chain executes"
-        with trio.CancelScope() as scope:
-            scope.relative_deadline = seconds(timeout_ms)
+        limit = math.inf if timeout_ms is None else timeout_ms / 1000
+        with trio.move_on_after(limit):
             return await self._output_of(self._stage_run)
-        raise StageTimeoutError(self.stage_name, seconds(timeout_ms), seconds(timeout_ms))
+        raise StageTimeoutError(self.stage_name, limit, limit)
 
     async def _output_of(self, stage_run: Callable[[], Any]) -> StageOutput:
         found = stage_run()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, final
 
-from ._base import DONE, BaseInterceptor
+from ._base import DONE, PlainFacts
 from ._direct import context_for
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _log: Final = logging.getLogger("actorflow.interceptors")
 
 
 @final
-class LoggingInterceptor(BaseInterceptor):
+class LoggingInterceptor(PlainFacts):
     """Logs `stage_starting` and `stage_finished` for each try; never what a stage is given or gives."""
 
     name = "logging"
@@ -43,7 +43,7 @@ class LoggingInterceptor(BaseInterceptor):
         _finished(stage_name, result.status, result.duration_ms, own)
         return DONE
 
-    def _ended(
+    def ended(
         self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
     ) -> Awaitable[None]:
         _finished(stage_name, outcome.status, duration_ms, ctx)

@@ -12,7 +12,7 @@ import attrs
 from actorflow.errors import InvalidArgumentError
 from actorflow.model import FrozenDict, StageKind
 
-from ._base import DONE, BaseInterceptor
+from ._base import DONE, PlainFacts
 from ._direct import context_for
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class _Tally:
 
 
 @final
-class MetricsInterceptor(BaseInterceptor):
+class MetricsInterceptor(PlainFacts):
     """Counts tries per pipeline and stage, and logs a record `stage_metrics` for each.
 
     Beyond `max_keys` stages the one that was tried least recently is forgotten.
@@ -94,7 +94,7 @@ class MetricsInterceptor(BaseInterceptor):
         self._note(stage_name, result.status, result.duration_ms, own)
         return DONE
 
-    def _ended(
+    def ended(
         self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
     ) -> Awaitable[None]:
         self._note(stage_name, outcome.status, duration_ms, ctx)

@@ -12,7 +12,7 @@ from actorflow.backoff import BackoffStrategy, JitterStrategy
 from actorflow.errors import InvalidArgumentError
 from actorflow.model import StageKind
 
-from ._base import DONE, BaseInterceptor, ErrorAction
+from ._base import DONE, ErrorAction, PlainFacts
 from ._context import InterceptorContext
 from ._direct import context_for, forget
 from ._retry_policy import NEVER_RETRY_ON, RETRY_ON, Again, GiveUp, RetryPolicy, decide
@@ -27,7 +27,7 @@ _STATUSES: Final = frozenset({"retry"})
 
 
 @final
-class RetryInterceptor(BaseInterceptor):
+class RetryInterceptor(PlainFacts):
     """Repeats a stage, and everything between it and this interceptor, after a delay.
 
     What is repeated: exceptions of the classes in `retry_on`, timeouts if
@@ -128,9 +128,6 @@ class RetryInterceptor(BaseInterceptor):
     ) -> Awaitable[StageOutput | None]:
         forget(ctx, self.name, stage_name)
         return DONE
-
-    # In a chain there is nothing to forget.
-    _ended = None
 
 
 def _text(error: Exception) -> str:

@@ -26,6 +26,7 @@ from actorflow.interceptors import (
     InterceptorContext,
     InterceptorResult,
     Outcome,
+    RetryInterceptor,
     check_graph,
     compile_chains,
     ordered,
@@ -607,6 +608,8 @@ async def test_context_is_that_of_the_run_with_the_call_on_top() -> None:
     assert ctx.inputs.snapshot is run.snapshot
     assert ctx.to_dict() == run.to_dict()
     with pytest.raises(AttributeError):
+        _ = ctx._data
+    with pytest.raises(AttributeError):
         setattr(ctx, "data", {})  # noqa: B010 - a type checker would see it, too
 
 
@@ -710,6 +713,8 @@ async def test_hooks_that_nobody_overrides_do_nothing() -> None:
     assert await idle.on_error("stage", error, ctx) is FAIL
     with pytest.raises(LookupError):
         await idle.fallback("stage", error, ctx)
+    ended: Any = RetryInterceptor().ended
+    assert await ended("stage", Outcome(StageOutput.ok()), 0.0, ctx) is None
 
 
 # Configuration
