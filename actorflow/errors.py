@@ -1683,6 +1683,10 @@ class InvalidMemoryError(InvalidArgumentError):
 
     code: ClassVar[str] = "MEMORY-002-INVALID"
 
+    def __str__(self) -> str:
+        # What was found may be what somebody said.
+        return f"{self.argument} must be {self.expected}, found {reprlib.repr(self.found)}"
+
 
 # Command line
 

@@ -383,7 +383,13 @@ def _key_of(session_id: UUID | str) -> str:
 
 
 def _read(text: str | None) -> list[MemoryEntry]:
-    return [] if text is None else [MemoryEntry.from_dict(it) for it in json.loads(text)]
+    if text is None:
+        return []
+    try:
+        entries = json.loads(text)
+    except ValueError:
+        raise InvalidMemoryError("a stored session", text, "a list of entries as JSON") from None
+    return [MemoryEntry.from_dict(entry) for entry in entries]
 
 
 # Stages

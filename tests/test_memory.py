@@ -359,6 +359,15 @@ async def test_time_to_live_and_key_are_handed_to_the_store(autojump_clock: Mock
     assert texts.updates == [(f"memory/{SESSION}", 60)]
 
 
+async def test_text_that_is_no_session_is_refused_and_shown_in_part() -> None:
+    texts = Texts()
+    texts.texts[f"memory/{SESSION}"] = "hello " * 1000
+
+    with pytest.raises(InvalidMemoryError, match="a stored session must be a list") as caught:
+        await StoreMemory(texts).fetch(SESSION, EVERYTHING)
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.spec("A80")
 async def test_entries_of_one_session_are_one_operation(autojump_clock: MockClock) -> None:
     texts = Texts()

@@ -190,6 +190,37 @@ async def test_short_items_come_in_when_a_long_one_before_them_gives_up() -> Non
     assert [chunk.duration_ms for chunk in await rest(queue)] == [60, 40]
 
 
+@pytest.mark.spec("A12a", "A14", "A25")
+@pytest.mark.parametrize("drop_on_overflow", [True, False])
+async def test_consumer_half_as_fast_never_lets_audio_pile_up(
+    drop_on_overflow: bool, autojump_clock: MockClock
+) -> None:
+    queue = ChunkQueue[AudioChunk](1000, max_ms=400, drop_on_overflow=drop_on_overflow)
+    chunks = 2 * 60 * 50
+
+    async def speak() -> None:
+        for number in range(chunks):
+            assert await queue.put(AudioChunk(bytes(640), sequence=number))
+            await trio.sleep(0.02)
+        await queue.close()
+
+    heard = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(speak)
+        async for _ in queue:
+            heard += 1
+            await trio.sleep(0.04)
+
+    statistics = queue.statistics()
+    assert statistics.peak_ms <= 400
+    assert statistics.dropped_ms == 20 * statistics.backpressure.dropped_items
+    assert heard == chunks - statistics.backpressure.dropped_items
+    if drop_on_overflow:
+        assert heard == pytest.approx(chunks / 2, rel=0.01)
+    else:
+        assert statistics.backpressure.total_blocked_ms > 0.9 * chunks * 20
+
+
 @pytest.mark.spec("A12a")
 async def test_how_long_an_item_plays_can_be_asked_for() -> None:
     queue = ChunkQueue[str](10, max_ms=10, duration_of=len)
