@@ -98,7 +98,7 @@ class Call:
 
     @property
     def endings(self) -> int:
-        return (self.result is not None) + self.cancelled + self.stopped
+        return (self.result is not None) + (self.cancelled or self.stopped)
 
 
 async def carried_out(stage: Any, layers: list[Recorder], trace: list[str]) -> Call:
@@ -107,20 +107,15 @@ async def carried_out(stage: Any, layers: list[Recorder], trace: list[str]) -> C
     with trio.move_on_after(60) as scope:
         try:
             call.result = await run_with_interceptors("stage", stage, PipelineContext(), layers)
-        except BaseException as error:
-            if not isinstance(error, BaseExceptionGroup | Stopped | trio.Cancelled):
-                raise
-            call.stopped = _is_or_has(error, Stopped)
-            if not call.stopped:
-                raise
+        except Stopped:
+            call.stopped = True
+        except BaseExceptionGroup as group:
+            stopped, others = group.split(Stopped)
+            call.stopped = stopped is not None
+            if others is not None:
+                raise others from None
     call.cancelled = scope.cancelled_caught
     return call
-
-
-def _is_or_has(error: BaseException, kind: type[BaseException]) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(kind) is not None
-    return isinstance(error, kind)
 
 
 def broken_rules(call: Call) -> Iterator[str]:
