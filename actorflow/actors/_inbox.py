@@ -14,7 +14,7 @@ from ._mailbox import NOTHING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ._cell import ActorCell
+    from ._actor_cell import ActorCell
     from ._reasons import Reason
     from ._ref import ActorRef
     from ._system import System

@@ -10,7 +10,8 @@ from ._letters import DeadReason
 from ._reasons import Crashed
 
 if TYPE_CHECKING:
-    from ._cell import ActorCell, Cell
+    from ._actor_cell import ActorCell
+    from ._cell import Cell
     from ._reasons import Reason
 
 T = TypeVar("T")

@@ -14,7 +14,8 @@ from actorflow.errors import (
     TooManyChildrenError,
 )
 
-from ._cell import ActorCell, Cell
+from ._actor_cell import ActorCell
+from ._cell import Cell
 from ._groups import unwrapped
 from ._mailbox import Mailbox
 from ._notices import RestartPlanned, SupervisorGaveUp

@@ -271,6 +271,8 @@ async def open_system(
     """
     if not grace >= 0:
         raise InvalidArgumentError("grace", grace, "a number of seconds, 0 or more")
+    if time_slice is not None and not time_slice >= 0:
+        raise InvalidArgumentError("time_slice", time_slice, "a number of seconds, 0 or more")
     supervisor = Supervisor(
         *children,
         strategy=strategy,

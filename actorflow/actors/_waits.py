@@ -20,7 +20,8 @@ from ._state import State
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ._cell import ActorCell, Cell
+    from ._actor_cell import ActorCell
+    from ._cell import Cell
     from ._system import System
 
 # On whose behalf the current task runs. Tasks that an actor starts inherit it.

@@ -133,7 +133,8 @@ def test_impossible_options_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("", InvalidArgumentError), ("a/b", InvalidArgumentError), (7, InvalidTypeError)]
+    ("name", "error"),
+    [("", InvalidArgumentError), ("a/b", InvalidArgumentError), (7, InvalidTypeError)],
 )
 def test_impossible_names_are_refused(name: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
@@ -203,7 +204,14 @@ def test_ring_with_an_edge_that_does_not_wait_is_accepted(policy: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"base": -1}, {"cap": -1}, {"factor": 0.5}, {"jitter": 1.5}, {"jitter": -1}, {"reset_after": -1}],
+    [
+        {"base": -1},
+        {"cap": -1},
+        {"factor": 0.5},
+        {"jitter": 1.5},
+        {"jitter": -1},
+        {"reset_after": -1},
+    ],
 )
 def test_impossible_backoffs_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InvalidArgumentError):

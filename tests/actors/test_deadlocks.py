@@ -108,9 +108,7 @@ async def test_waiting_for_ones_own_end_is_a_ring() -> None:
 async def test_ring_with_a_deadline_resolves_itself_and_is_counted(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_system(
-        Child("a", asking("b", timeout=5)), Child("b", asking("a"))
-    ) as system:
+    async with open_system(Child("a", asking("b", timeout=5)), Child("b", asking("a"))) as system:
         with pytest.raises(ActorCrashedError) as caught:
             await system["a"].ask(lambda reply: reply)
 
@@ -133,11 +131,14 @@ async def test_scope_around_a_wait_is_a_deadline_too(autojump_clock: Clock) -> N
 
 
 async def test_foreign_ring_does_not_trap_the_search(autojump_clock: Clock) -> None:
-    async with open_system(
-        Child("a", asking("b", timeout=5)),
-        Child("b", asking("a", timeout=5)),
-        Child("c", asking("a", timeout=1)),
-    ) as system, trio.open_nursery() as nursery:
+    async with (
+        open_system(
+            Child("a", asking("b", timeout=5)),
+            Child("b", asking("a", timeout=5)),
+            Child("c", asking("a", timeout=1)),
+        ) as system,
+        trio.open_nursery() as nursery,
+    ):
 
         async def ask(name: str) -> None:
             with pytest.raises(ActorCrashedError):

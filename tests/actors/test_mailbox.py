@@ -275,9 +275,7 @@ async def test_time_slice_of_zero_lets_others_run_after_each_message() -> None:
         async for message in inbox:
             order.append(message)
 
-    async with open_system(
-        Child("a", behave), Child("b", behave), time_slice=0
-    ) as system:
+    async with open_system(Child("a", behave), Child("b", behave), time_slice=0) as system:
         for number in range(3):
             system["a"].tell_nowait(f"a{number}")
             system["b"].tell_nowait(f"b{number}")

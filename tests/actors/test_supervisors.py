@@ -166,9 +166,7 @@ async def test_queue_survives_a_group_restart() -> None:
             seen.append(f"{inbox.ctx.incarnation}:{message}")
             await gate.wait()
 
-    async with open_system(
-        Child("keep", keep), member([], "b"), strategy="one_for_all"
-    ) as system:
+    async with open_system(Child("keep", keep), member([], "b"), strategy="one_for_all") as system:
         for message in ("x", "y", "z"):
             await system["keep"].tell(message)
         await crash(system, "b")
@@ -188,9 +186,7 @@ async def test_waiting_actor_leaves_its_inbox_at_a_group_restart() -> None:
             pass
         lives.append(-inbox.ctx.incarnation)
 
-    async with open_system(
-        Child("idle", idle), member([], "b"), strategy="one_for_all"
-    ) as system:
+    async with open_system(Child("idle", idle), member([], "b"), strategy="one_for_all") as system:
         await trio.testing.wait_all_tasks_blocked()
         await crash(system, "b")
 
@@ -242,7 +238,12 @@ async def test_budget_runs_out_exactly(autojump_clock: Clock) -> None:
             raise AssertionError
 
     error = caught.value
-    assert (error.actor, error.child, error.max_restarts, error.window) == ("the system", "a", 2, 10)
+    assert (error.actor, error.child, error.max_restarts, error.window) == (
+        "the system",
+        "a",
+        2,
+        10,
+    )
     assert isinstance(error.__cause__, ValueError)
     assert log.count("+a") == 3
 
@@ -302,9 +303,7 @@ async def test_failed_restart_counts_again() -> None:
 async def test_giving_up_stops_the_rest_and_fails_upwards() -> None:
     log: list[str] = []
     notices: list[Notice] = []
-    inner = Supervisor(
-        member(log, "a"), member(log, "b"), member(log, "c"), max_restarts=0
-    )
+    inner = Supervisor(member(log, "a"), member(log, "b"), member(log, "c"), max_restarts=0)
 
     async with open_system(Child("sup", inner), member(log, "z")) as system:
         system.subscribe(notices.append)
@@ -344,9 +343,7 @@ async def test_child_that_ended_for_good_is_new_under_a_restarted_supervisor() -
     async def once(inbox: Inbox[str]) -> None:
         lives.append(inbox.ctx.incarnation)
 
-    inner = Supervisor(
-        Child("once", once, restart="transient"), member([], "b"), max_restarts=0
-    )
+    inner = Supervisor(Child("once", once, restart="transient"), member([], "b"), max_restarts=0)
     async with open_system(Child("sup", inner)) as system:
         ref = system["sup/once"]
         await ref.wait_stopped()
@@ -391,9 +388,7 @@ async def test_backoff_waits_longer_after_every_failure(autojump_clock: Clock) -
 async def test_supervisor_serves_others_during_a_backoff(autojump_clock: Clock) -> None:
     log: list[str] = []
 
-    async with open_system(
-        member(log, "a", backoff=Backoff(base=10)), member(log, "b")
-    ) as system:
+    async with open_system(member(log, "a", backoff=Backoff(base=10)), member(log, "b")) as system:
         await crash(system, "a")
         await crash(system, "b")
         soon = list(log)

@@ -156,6 +156,13 @@ async def test_impossible_grace_is_refused(grace: float) -> None:
             raise AssertionError
 
 
+@pytest.mark.parametrize("time_slice", [-1, math.nan])
+async def test_impossible_time_slice_is_refused(time_slice: float) -> None:
+    with pytest.raises(InvalidArgumentError):
+        async with open_system(time_slice=time_slice):
+            raise AssertionError
+
+
 async def test_cancel_while_opening_stops_what_has_started(autojump_clock: Clock) -> None:
     log: list[object] = []
 
