@@ -93,7 +93,7 @@ def test_impossible_behaviours_are_refused(behaviour: Any, why: str) -> None:
         one_and_a_default,
         functools.partial(two_arguments, other=1),
         Idle,
-        lambda: Idle(),
+        lambda: Idle(),  # noqa: PLW0108  (a lambda is the point)
         functools.partial(NeedsArguments, "device"),
         Supervisor(),
     ],
