@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar, final, runtime_checkable
 import attrs
 
 from actorflow.errors import ActorflowError, InvalidProviderResponseError
-from actorflow.model import FrozenDict, FrozenList, freeze, thaw
+from actorflow.model import FrozenDict, FrozenList, thaw
 
 _Response = TypeVar("_Response", bound=attrs.AttrsInstance)
 
@@ -87,7 +87,7 @@ def _mappings(name: str, value: Iterable[Mapping[str, Any]]) -> tuple[FrozenDict
         if not isinstance(item, Mapping):
             raise InvalidProviderResponseError(f"{name}[{index}]", item, "a mapping")
     try:
-        return FrozenList([freeze(dict(item)) for item in value])
+        return FrozenList([dict(item) for item in value])
     except ActorflowError as error:
         raise InvalidProviderResponseError(name, value, "made of plain JSON") from error
 

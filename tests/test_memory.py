@@ -105,6 +105,13 @@ def test_entry_is_of_now_and_cannot_be_changed() -> None:
 
 
 @pytest.mark.spec("A72")
+def test_time_of_an_entry_is_kept_in_utc() -> None:
+    elsewhere = NOON.astimezone(timezone(timedelta(hours=2)))
+
+    assert entry("hi", timestamp=elsewhere).to_dict()["timestamp"] == "2026-01-01T12:00:00+00:00"
+
+
+@pytest.mark.spec("A72")
 def test_entry_as_json() -> None:
     said = entry("hi", timestamp=NOON, metadata={"a": [1]})
 

@@ -176,8 +176,12 @@ def test_tool_calls_and_words_cannot_be_changed() -> None:
     assert response.tool_calls[0]["name"] == "look"
     with pytest.raises(FrozenValueError):
         response.tool_calls[0]["arguments"]["up"] = 1
-    json_of = response.to_dict()["tool_calls"]
-    assert (type(json_of), type(json_of[0]), type(json_of[0]["arguments"])) == (list, dict, dict)
+    heard = STTResponse("hi", words=[{"word": "hi"}])
+    with pytest.raises(FrozenValueError):
+        heard.words[0]["word"] = "ho"
+    for plain in (response.to_dict()["tool_calls"], heard.to_dict()["words"]):
+        assert (type(plain), type(plain[0])) == (list, dict)
+    assert type(response.to_dict()["tool_calls"][0]["arguments"]) is dict
 
 
 @pytest.mark.spec("A45")
