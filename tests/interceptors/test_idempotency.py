@@ -1135,3 +1135,48 @@ def test_nobody_asks_for_times_without_a_zone() -> None:
 
     assert len(pages) > 100
     assert [page for page in pages if naive.search(page.read_text("utf-8"))] == []
+
+
+class Distant(Remote):
+    """Everything takes a tenth of a second to get there, and one to get back."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+
+        async def over_there(*args: Any, **options: Any) -> Any:
+            await trio.sleep(0.1)
+            answer = await found(*args, **options)
+            await trio.sleep(0.1)
+            return answer
+
+        return over_there
+
+
+@pytest.mark.spec("W2", "W18", "W19", "30.11.9")
+@pytest.mark.parametrize("tick", range(25))
+@pytest.mark.parametrize("on_cancel", ["release", "in_doubt"])
+async def test_cancellation_at_any_moment_leaves_no_claim(
+    on_cancel: Any, tick: int, autojump_clock: MockClock
+) -> None:
+    distant = Distant()
+    once = protected_by(distant, on_cancel=on_cancel, lease_seconds=1.5)
+    work_begun_at = trio.current_time() + 0.2
+    stage = Stage({"n": 1})
+
+    async def slow() -> Any:
+        await trio.sleep(1)
+        return await stage()
+
+    with trio.move_on_after(tick * 0.1 + 0.05):
+        await call(slow, once)
+    cancelled_at = trio.current_time()
+
+    records = list(distant.store._records.values())
+    assert [it for it in records if it.state is RecordState.IN_PROGRESS] == []
+    # Doubt is for work that was begun, and a result for work that was done.
+    for record in records:
+        if record.state is RecordState.IN_DOUBT:
+            assert on_cancel == "in_doubt"
+            assert cancelled_at > work_begun_at
+        else:
+            assert stage.calls == 1

@@ -399,3 +399,26 @@ async def test_tracker_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture)
     assert result.warnings == (
         "interceptor 'child_tracker_metrics' failed in after: LookupError: lost count",
     )
+
+
+@pytest.mark.spec("30.12.8", "30.12.10")
+async def test_watchers_outside_of_a_repetition_see_all_tries_as_one(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    steps = Stage(TimeoutError(), None)
+    metrics = MetricsInterceptor()
+
+    async def slow() -> None:
+        await trio.sleep(1)
+        await steps()
+
+    await call(
+        slow,
+        metrics,
+        Recorder("again", priority=45, on_error=answering("retry")),
+        LoggingInterceptor(),
+    )
+
+    assert [record["duration_ms"] for record in told(caplog, "stage_finished")] == [1000, 1000]
+    assert metrics.snapshot()["chat", "stage"].total_ms == 2000
