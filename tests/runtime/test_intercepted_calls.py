@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from actorflow.interceptors import (
     RetryInterceptor,
     TimeoutInterceptor,
 )
-from actorflow.model import StageOutput, StageStatus
-from actorflow.pipeline import Pipeline, StageSpec
+from actorflow.model import StageKind, StageOutput, StageStatus
+from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy, Pipeline, StageSpec
 from actorflow.runtime import PipelineResults, UnifiedStageGraph
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink
@@ -108,6 +109,30 @@ async def test_tries_are_counted_and_seen(
     assert results["a"].duration_ms == 300.0
     sink.assert_emitted("stage.completed", stage="a", tries=3, attempt=1)
     assert sink.types().count("stage.started") == 1
+
+
+@pytest.mark.spec("10.2.3")
+@pytest.mark.parametrize("kind", StageKind)
+async def test_kinds_behave_alike_but_for_guards_and_work(
+    kind: StageKind, sink: RecordingEventSink, autojump_clock: MockClock
+) -> None:
+    async def second_time(ctx: StageContext) -> StageOutput:
+        return StageOutput.ok() if ctx.try_number == 2 else StageOutput.retry("busy")
+
+    specs = (spec("before", nothing), spec("a", second_time, "before", kind=kind))
+    await UnifiedStageGraph(specs).run(event_sink=sink)
+
+    types = [t for t in sink.types() if not t.startswith("work.idempotency")]
+    assert types.count("work.retry_attempt") == (kind is StageKind.WORK)
+    assert [t for t in types if t != "work.retry_attempt"][3:] == [
+        "stage.started",
+        "stage.retry_scheduled",
+        "stage.completed",
+        "pipeline.completed",
+    ]
+    strategy = GuardRetryStrategy({"a": GuardRetryPolicy("before")})
+    with nullcontext() if kind is StageKind.GUARD else pytest.raises(PipelineValidationError):
+        UnifiedStageGraph(specs, guard_retry_strategy=strategy)
 
 
 @pytest.mark.spec("30.13.8", "30.4.5")

@@ -279,6 +279,22 @@ async def test_cancelling_wakes_both_sides(sink: RecordingEventSink) -> None:
     assert sink.types()[-1] == "pipeline.canceled"
 
 
+@pytest.mark.spec("30.15.7", "30.1.1")
+async def test_edge_of_stages_that_never_started_is_closed_with_the_run(
+    sink: RecordingEventSink,
+) -> None:
+    async def cancel(ctx: StageContext) -> StageOutput:
+        return StageOutput.cancel("enough")
+
+    graph = UnifiedStageGraph(
+        [spec("a", cancel), spec("mic", three, "a"), spec("stt", collect, stream_from="mic")]
+    )
+    with pytest.raises(UnifiedPipelineCancelled):
+        await graph.run(event_sink=sink)
+
+    assert sink.types()[-2:] == ["stream.queue_closed", "pipeline.canceled"]
+
+
 @pytest.mark.spec("30.15.7")
 async def test_every_edge_tells_its_numbers_once(
     sink: RecordingEventSink, autojump_clock: MockClock
