@@ -23,3 +23,14 @@ app.command(
 )
 app.command("actorflow.cli._events:events", help="Show, follow or count the events of a file.")
 app.command("actorflow.cli._events:timeline", help="Draw the runs of a file of events over time.")
+app.command(
+    "actorflow.cli._run:run",
+    help="Run a pipeline and show what its stages returned.",
+    help_epilogue="Exit codes: 0 the run completed, 1 it failed, 2 the target cannot be used,"
+    " 3 it was canceled by a stage, 130 it was interrupted.",
+)
+app.command(
+    "actorflow.cli._doctor:doctor",
+    help="Look at this installation: what is there, and what is missing.",
+    help_epilogue="Exit codes: 0 everything required is there, 1 something is missing or too old.",
+)

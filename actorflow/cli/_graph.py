@@ -6,14 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
 from actorflow.errors import InvalidArgumentError, ProgramError, TargetError
 from actorflow.pipeline import to_dot, to_mermaid
 
-from ._target import UNUSABLE, Target, find_pipelines, refuse
+from ._target import UNUSABLE, Target, find_pipeline, refuse
 
 _TEXTS: Final = {".mmd": to_mermaid, ".dot": to_dot}
 _PICTURES: Final = (".svg", ".png", ".pdf")
@@ -45,7 +45,7 @@ def graph(
             installed, .svg, .png and .pdf.
     """
     try:
-        pipeline = _only_pipeline(Target.parse(target), call)
+        pipeline = find_pipeline(Target.parse(target), call)
     except TargetError as error:
         refuse(error)
         return UNUSABLE
@@ -62,24 +62,6 @@ def graph(
         expected = f"a file that can be written ({error.strerror})"
         raise InvalidArgumentError("--output", str(output), expected) from error
     return 0
-
-
-def _only_pipeline(target: Target, call: str | None) -> Any:
-    found = find_pipelines(target, () if call is None else (call,)).pipelines
-    if call is not None:
-        return found[f"{call}()"]
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if not found:
-        raise TargetError(
-            str(target),
-            "it has no pipeline at the top level",
-            "Have a function make one with --call NAME.",
-        )
-    names = ", ".join(found)
-    raise TargetError(
-        str(target), f"it has several pipelines: {names}", f"Name one, as in {target}:{min(found)}."
-    )
 
 
 def _drawn(dot: bytes, kind: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, final
 
 import attrs
 
-from actorflow.errors import TargetError
+from actorflow.errors import ActorflowError, TargetError
 from actorflow.pipeline import FluentPipelineBuilder, Pipeline, PipelineBuilder
 from actorflow.runtime import StageGraph, UnifiedStageGraph
 
@@ -74,6 +74,29 @@ def find_pipelines(target: Target, call: Collection[str] = ()) -> Found:
             for value in vars(module).values()
             if _is_factory(value, module) and value.__name__ not in call
         ),
+    )
+
+
+def find_pipeline(target: Target, call: str | None = None) -> Any:
+    """The only pipeline of a target, or the one that its function `call` makes.
+
+    Raises:
+      TargetError: also if there are several and none was named.
+    """
+    found = find_pipelines(target, () if call is None else (call,)).pipelines
+    if call is not None:
+        return found[f"{call}()"]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise TargetError(
+            str(target),
+            "it has no pipeline at the top level",
+            "Have a function make one with --call NAME.",
+        )
+    names = ", ".join(found)
+    raise TargetError(
+        str(target), f"it has several pipelines: {names}", f"Name one, as in {target}:{min(found)}."
     )
 
 
@@ -207,6 +230,6 @@ def _importable(directory: Path) -> Iterator[None]:
             sys.path.remove(str(directory))
 
 
-def refuse(error: TargetError) -> None:
-    """Tell the person at the terminal why nothing can be done with a target."""
+def refuse(error: ActorflowError) -> None:
+    """Tell the person at the terminal what went wrong, and what to do about it."""
     print(f"actorflow: {error}", *error.__notes__, sep="\n", file=sys.stderr)

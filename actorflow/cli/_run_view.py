@@ -1,0 +1,205 @@
+"""What a run looks like: a live picture in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, final
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from actorflow import clock
+from actorflow.runtime import PipelineResults, RunHandle, RunPhase, RunStatus, StageState
+from actorflow.stages import StageResult
+
+LOOKS: Final[Mapping[StageState, tuple[str, str]]] = {
+    StageState.WAITING: ("○", "dim"),
+    StageState.QUEUED: ("○", "cyan"),
+    StageState.RUNNING: ("◐", "yellow"),
+    StageState.COMPLETED: ("●", "green"),
+    StageState.SKIPPED: ("·", "dim"),
+    StageState.FAILED: ("✗", "bold red"),
+    StageState.CANCELED: ("✗", "magenta"),
+    StageState.NOT_RUN: ("○", "dim"),
+}
+PHASES: Final[Mapping[RunPhase, str]] = {
+    RunPhase.COMPLETED: "bold green",
+    RunPhase.FAILED: "bold red",
+    RunPhase.CANCELING: "bold magenta",
+    RunPhase.CANCELED: "bold magenta",
+}
+STEPS: Final[Mapping[str, tuple[str, str]]] = {
+    "stage.started": ("{stage} started", ""),
+    "stage.completed": ("{stage} completed in {duration_ms:.1f} ms", "green"),
+    "stage.skipped": ("{stage} skipped: {reason}", "dim"),
+    "stage.failed": ("{stage} failed after {duration_ms:.1f} ms: {error}", "red"),
+    "stage.retry_scheduled": ("{stage} failed, tried again in {delay_ms} ms: {error}", "yellow"),
+    "guard_retry.scheduled": ("{guard} refused, so {retry_stage} runs again", "yellow"),
+    "pipeline.spawned_child": ("{parent_stage_id} starts {pipeline_name}", ""),
+}
+"""What events say about the way of a run; the others go by their type."""
+
+LATEST: Final = 8
+
+
+def step_of(type: str, data: Mapping[str, Any]) -> Text:
+    """An event in one line."""
+    template, style = STEPS.get(type, ("{stage}: " + type, "cyan"))
+    return Text(template.format_map(defaultdict(lambda: "run", data)), style)
+
+
+def lines_of(status: RunStatus, results: PipelineResults) -> list[Text]:
+    """The run in one line, and each of its stages in one."""
+    names = max(map(len, status.stages), default=0)
+    lines = [_headline(status)]
+    for name, state in status.stages.items():
+        symbol, style = LOOKS[state]
+        line = Text.assemble((f"{symbol} ", style), f"{name:<{names}}  ", (f"{state:<9}", style))
+        if (result := results.stage_results.get(name)) is not None:
+            line.append(f"  {_duration(result):>10}  ", "dim")
+            line.append(came_of(result), "" if result.status == "completed" else style)
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def _duration(result: StageResult) -> str:
+    return "" if result.status == "skipped" else _time(result.duration_ms / 1000)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def came_of(result: StageResult) -> str:
+    """The data of a stage that ended well, else the reason why it did not."""
+    if result.output is None:
+        return result.error or "interrupted"
+    if result.status != "completed":
+        kind = f"{result.error_type}: " if result.error_type else ""
+        return kind + result.output.reason
+    tries = f"(try {result.tries}) " if result.tries > 1 else ""
+    tries += f"(attempt {result.attempt}) " if result.attempt > 1 else ""
+    return tries + (as_json(result.data) if result.data else "")
+
+
+def as_json(value: object, *, indent: int | None = None) -> str:
+    """A value as JSON; what JSON has no place for goes by its text."""
+    return json.dumps(value, ensure_ascii=False, default=str, indent=indent)
+
+
+def _headline(status: RunStatus) -> Text:
+    name = (status.pipeline_name, "bold")
+    state = (str(status.state), PHASES.get(status.state, "bold yellow"))
+    if status.started_at is None:
+        return Text.assemble(name, " ", state)
+    took = ((status.ended_at or clock.now()) - status.started_at).total_seconds()
+    joined = "in" if status.ended_at else "for"
+    return Text.assemble(name, " ", state, f" {joined} {_time(took)}")
+
+
+@contextmanager
+def open_view(console: Console, *, steps: bool, stages: bool) -> Iterator[View]:
+    """Show a run: live in a terminal, line by line elsewhere.
+
+    `steps` are what happens on the way, `stages` is what came of each.
+    """
+    if console.is_terminal and (stages or steps):
+        with Live(console=console, auto_refresh=False) as live:
+            yield LiveView(live, steps=steps)
+    else:
+        yield PlainView(console, steps=steps, stages=stages)
+
+
+class View(ABC):
+    """Where a run is shown. It is an event sink of the run, too."""
+
+    def __init__(self, *, steps: bool) -> None:
+        self._start = clock.monotonic()
+        self._steps = steps
+        self._children: dict[str, str] = {}
+
+    async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+        self.try_emit(type=type, data=data)
+
+    def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+        payload = data or {}
+        if type == "pipeline.spawned_child":
+            self._children[payload["child_run_id"]] = payload["pipeline_name"]
+        if self.takes(type):
+            self._show(self._stamped(step_of(type, payload), payload))
+
+    def takes(self, type: str) -> bool:
+        return self._steps and (type in STEPS or not type.startswith(("pipeline.", "stage.")))
+
+    def _stamped(self, step: Text, payload: Mapping[str, Any]) -> Text:
+        seconds = clock.monotonic() - self._start
+        child = self._children.get(payload.get("pipeline_run_id", ""))
+        return Text.assemble(
+            (f"{seconds:6.2f} s  ", "dim"), (f"{child}: " if child else "", "dim"), step
+        )
+
+    def say(self, text: str) -> None:
+        """Tell something about the run."""
+        self._show(Text(text, "bold"))
+
+    @abstractmethod
+    def _show(self, line: Text) -> None: ...
+
+    @abstractmethod
+    def draw(self, run: RunHandle) -> None:
+        """Show the run as it is now."""
+
+    @abstractmethod
+    def draw_end(self, run: RunHandle) -> None:
+        """Show the run as it has ended."""
+
+
+@final
+class PlainView(View):
+    """One line after another, for files and pipes. The stages come once, at the end."""
+
+    def __init__(self, console: Console, *, steps: bool, stages: bool) -> None:
+        super().__init__(steps=steps)
+        self._console = console
+        self._stages = stages
+
+    def _show(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True)
+
+    def draw(self, run: RunHandle) -> None:
+        pass
+
+    def draw_end(self, run: RunHandle) -> None:
+        if self._stages:
+            for line in lines_of(run.status(), run.results):
+                self._show(line)
+
+
+@final
+class LiveView(View):
+    """One picture that changes: the run, its stages, the latest steps."""
+
+    def __init__(self, live: Live, *, steps: bool) -> None:
+        super().__init__(steps=steps)
+        self._live = live
+        self._lines: deque[Text] = deque(maxlen=LATEST)
+
+    def _show(self, line: Text) -> None:
+        self._lines.append(line)
+
+    def draw(self, run: RunHandle) -> None:
+        lines = lines_of(run.status(), run.results)
+        if self._lines:
+            lines += [Text(), *self._lines]
+        # Cut, not wrapped: a picture that changes its height jumps.
+        picture = Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+        self._live.update(picture, refresh=True)
+
+    def draw_end(self, run: RunHandle) -> None:
+        self.draw(run)
