@@ -412,6 +412,19 @@ async def test_output_of_after_replaces_the_outcome() -> None:
     assert isinstance(outer.errors[0], StageFailedError)
 
 
+@pytest.mark.spec("30.11.3")
+async def test_replaced_short_circuit_stays_one() -> None:
+    answer = InterceptorResult(stage_ran=False, result={"n": 1})
+
+    result = await call(
+        Stage(None),
+        Recorder("outer", priority=1, after=answering(StageOutput.ok(n=2))),
+        Recorder("cache", before=answering(answer)),
+    )
+
+    assert (result.data, result.short_circuited_by) == ({"n": 2}, "cache")
+
+
 @pytest.mark.spec("30.11.8")
 @pytest.mark.parametrize("hook", ["before", "after", "on_error"])
 @pytest.mark.parametrize("observer", [False, True])
