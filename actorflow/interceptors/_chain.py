@@ -129,7 +129,6 @@ class _Passage:
         "_begun_at",
         "_entered",
         "_layers",
-        "_left",
         "_patience",
         "_result",
         "_result_for",
@@ -138,6 +137,7 @@ class _Passage:
         "_taken_ms",
         "first_try_at",
         "gave_up",
+        "noted",
         "port",
         "timeout_ms",
         "tries",
@@ -149,11 +149,11 @@ class _Passage:
         self.tries = 0
         self.timeout_ms = port.timeout_ms
         self.warnings: list[str] = []
+        self.noted: list[tuple[InterceptorContext, str]] = []
         self.gave_up: str | None = None
         self._layers = layers
         self._patience = patience
         self._entered: list[tuple[Layer, InterceptorContext]] = []
-        self._left: list[InterceptorContext] = []
         self._begun_at = self._since = self.first_try_at = trio.current_time()
         self._result_for: Outcome | None = None
         self._result: StageResult | None = None
@@ -184,10 +184,8 @@ class _Passage:
                     elif layer.after is not None:
                         outcome = await self._after(layer, layer.after, ctx, outcome)
                 entered.pop()
-                if layer.release is None:
-                    self._left.append(ctx)
-                else:
-                    await self._leave(layer, ctx)
+                if layer.release is not None:
+                    await self._leave(layer, layer.release, ctx)
             return outcome
         finally:
             # Only what is no outcome, a cancellation above all, leaves layers behind.
@@ -198,7 +196,9 @@ class _Passage:
         entered = self._entered
         try:
             while len(entered) > base:
-                await self._leave(*entered.pop())
+                layer, ctx = entered.pop()
+                if layer.release is not None:
+                    await self._leave(layer, layer.release, ctx)
         finally:
             # What stops the whole program may come out of a `release`, too.
             if len(entered) > base:
@@ -264,7 +264,6 @@ class _Passage:
                 return None
             return raised(_own_error(layer, "before", error))
         self._entered.pop()
-        self._left.append(ctx)
         return outcome
 
     async def _on_error(
@@ -333,12 +332,9 @@ class _Passage:
             return outcome
         return attrs.evolve(replaced, short_circuited_by=outcome.short_circuited_by)
 
-    async def _leave(self, layer: Layer, ctx: InterceptorContext) -> None:
-        self._left.append(ctx)
-        if layer.release is None:
-            return
+    async def _leave(self, layer: Layer, release: _Hook, ctx: InterceptorContext) -> None:
         try:
-            waiting = layer.release(self.port.stage_name, ctx)
+            waiting = release(self.port.stage_name, ctx)
             if waiting is DONE:
                 return
             with trio.move_on_after(self._patience, shield=True) as patience:
@@ -353,10 +349,11 @@ class _Passage:
 
     def _forget_try(self) -> None:
         # Whatever has been left by now lies inside of the layer that repeats.
-        for ctx in self._left:
-            for key in ctx._observed:
+        inside = [ctx for _, ctx in self._entered]
+        for ctx, key in self.noted:
+            if ctx not in inside:
                 self.port.observations.pop((ctx._name, key), None)
-        self._left.clear()
+        self.noted = [(ctx, key) for ctx, key in self.noted if ctx in inside]
 
     def _as_result(self, outcome: Outcome) -> StageResult:
         # Made for whoever looks first, and the same for all until the outcome changes.

@@ -88,6 +88,7 @@ class Progress(Protocol):
     first_try_at: float
     timeout_ms: float | None
     warnings: list[str]
+    noted: list[tuple[InterceptorContext, str]]
     gave_up: str | None
 
     def new_state(self, name: str) -> dict[str, Any]:
@@ -108,7 +109,6 @@ class InterceptorContext:
         "_has_repeated",
         "_is_in",
         "_name",
-        "_observed",
         "_progress",
         "_state",
     )
@@ -117,7 +117,6 @@ class InterceptorContext:
         self._progress: Final = progress
         self._name: Final = name
         self._state: dict[str, Any] | None = None
-        self._observed: list[str] = []
         self._companion: Companion | None = None
         self._is_in = False
         self._has_repeated = False
@@ -251,7 +250,7 @@ class InterceptorContext:
         What was noted during a try that is repeated is forgotten.
         """
         self._progress.port.observations[self._name, key] = value
-        self._observed.append(key)
+        self._progress.noted.append((self, key))
 
     def get_observation(self, key: str, interceptor: str | None = None) -> Any:
         """What this interceptor, or another by name, noted in this run; None if nothing."""

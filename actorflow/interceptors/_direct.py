@@ -48,6 +48,7 @@ class _DirectCall:
         self.stage_name = stage_name
         self.stage_kind = stage_kind
         self.warnings: list[str] = []
+        self.noted: list[tuple[InterceptorContext, str]] = []
         self.port = self
         self._stage_run = stage_run
         self.timeout_ms: float | None = None

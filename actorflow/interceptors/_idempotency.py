@@ -365,7 +365,7 @@ class IdempotencyInterceptor(BaseInterceptor):
         own = context_for(ctx, self.name, stage_name)
         fence = own.state.get("fence")
         output = result.output
-        if fence is None or output is None or result.error_type == IdempotencyLeaseLost.__name__:
+        if fence is None or output is None:
             return None
         own.state["has_ended"] = True
         if output.metadata.get("effect") == "unknown":
@@ -425,7 +425,7 @@ class IdempotencyInterceptor(BaseInterceptor):
         if fence is None:
             # The work was not begun; whether its key was claimed only the store knows.
             record = await wish.store.get(key)
-            if record is None or record.owner != wish.owner:
+            if record is None:
                 return
             fence = record.fence
         elif not state.get("has_ended"):

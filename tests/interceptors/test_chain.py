@@ -606,6 +606,24 @@ async def test_nothing_of_a_failed_try_is_carried_into_the_next() -> None:
     assert seen == [({}, None), ({}, None)]
 
 
+@pytest.mark.spec("W53", "30.11.11")
+async def test_what_is_noted_outside_of_a_repetition_stays() -> None:
+    seen: list[Any] = []
+    again = Recorder(
+        "again",
+        priority=1,
+        before=lambda ctx: ctx.add_observation("key", 1),
+        on_error=answering(RETRY),
+    )
+    inner = Recorder(
+        "inner", before=lambda ctx: seen.append(ctx.get_observation("key", interceptor="again"))
+    )
+
+    await call(Stage(LookupError(), None), again, inner)
+
+    assert seen == [1, 1]
+
+
 async def test_context_is_that_of_the_run_with_the_call_on_top() -> None:
     run = PipelineContext(topology="chat", data={"n": 1}, metadata={"m": 2}, user_id=None)
     seen: list[InterceptorContext] = []

@@ -916,6 +916,20 @@ def test_answer_to_doubt(
     assert found is answer
 
 
+@pytest.mark.spec("W16", "W18", "W27")
+async def test_who_waits_for_an_owner_that_dies_is_told_when_its_lease_ends(
+    autojump_clock: MockClock,
+) -> None:
+    store = InMemoryIdempotencyStore()
+    await abandoned_key(store, IdempotencyKey("anonymous", "shop/charge", "k").storage_key)
+    start = trio.current_time()
+
+    error = await error_of(numbered(), IdempotencyInterceptor(store))
+
+    assert isinstance(error, WorkInDoubtError)
+    assert trio.current_time() - start == pytest.approx(10)
+
+
 @pytest.mark.spec("W27")
 async def test_doubt_that_somebody_else_ends_is_no_error(autojump_clock: MockClock) -> None:
     store = InMemoryIdempotencyStore()

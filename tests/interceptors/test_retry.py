@@ -387,6 +387,18 @@ async def test_delays_of_one_call_do_not_depend_on_another(autojump_clock: MockC
         assert (first["attempt"], second["attempt"]) == (1, 2)
 
 
+@pytest.mark.spec("30.13.1", "30.13.2")
+async def test_each_delay_goes_on_from_the_one_before(autojump_clock: MockClock) -> None:
+    options: dict[str, Any] = {"base_delay_ms": 100, "jitter_strategy": "decorrelated"}
+
+    _, sink = await call(Stage(TransientError()), RetryInterceptor(6, random=Random(7), **options))
+
+    dice, delays = Random(7), [100]
+    for _ in range(5):
+        delays.append(dice.randint(100, max(100, delays[-1] * 3)))
+    assert [it["delay_ms"] for it in sink.payloads("stage.retry_scheduled")] == delays[1:]
+
+
 @pytest.mark.spec("30.13.5")
 async def test_default_set_repeats_only_what_asks_for_it(autojump_clock: MockClock) -> None:
     raises, asks = Stage(TransientError()), Stage(StageOutput.retry(), None)

@@ -171,6 +171,9 @@ async def test_outputs_share_nothing_that_can_change() -> None:
     assert first.output is not None
     first.output.data["basket"].items.append("wasp")
     second = (await claim(store)).record
+    assert second.output is not None
+    second.output.data["basket"].items.append("slug")
+    second = (await claim(store)).record
 
     assert second.output is not None
     assert second.output.data["basket"].items == ["apple"]
