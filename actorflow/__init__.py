@@ -24,7 +24,14 @@ from actorflow.errors import (
     ContractErrorInfo as ContractErrorInfo,
     CycleDetectedError as CycleDetectedError,
     PipelineValidationError as PipelineValidationError,
+    UnifiedPipelineCancelled as UnifiedPipelineCancelled,
+    UnifiedStageExecutionError as UnifiedStageExecutionError,
 )
+from actorflow.events import (
+    EventSink as EventSink,
+    event_sink_scope as event_sink_scope,
+)
+from actorflow.interceptors import BaseInterceptor as BaseInterceptor
 from actorflow.model import (
     ContextSnapshot as ContextSnapshot,
     Conversation as Conversation,
@@ -51,7 +58,10 @@ from actorflow.pipeline import (
     not_ as not_,
     stage as stage,
 )
-from actorflow.runtime import PipelineResults as PipelineResults
+from actorflow.runtime import (
+    PipelineResults as PipelineResults,
+    RunHandle as RunHandle,
+)
 from actorflow.stages import (
     DictContextAdapter as DictContextAdapter,
     ExecutionContext as ExecutionContext,
