@@ -8,6 +8,7 @@ up, but each cleanup has a limit, so it cannot keep a cancelled task alive.
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
@@ -23,7 +24,6 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
 import attrs
-import structlog
 import trio
 
 from actorflow.errors import (
@@ -43,7 +43,7 @@ Work: TypeAlias = Coroutine[Any, Any, _T] | Callable[..., Coroutine[Any, Any, _T
 
 _REQUESTED: Final = "Cancellation requested"
 
-_log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger(__name__)
+_log: Final = logging.getLogger("actorflow.cancellation")
 
 
 # The token
@@ -165,7 +165,7 @@ def _call_back(callback: Callable[[], object]) -> None:
     try:
         callback()
     except Exception:  # noqa: BLE001 - callbacks are user code
-        _log.exception("cancel_callback_failed", callback=_name_of(callback))
+        _log.exception("cancel_callback_failed", extra={"callback": _name_of(callback)})
 
 
 def _is_sync_function(value: object) -> bool:
@@ -302,7 +302,7 @@ async def run_with_cleanup(work: Work[_T], cleanup: Cleanup, *, cleanup_timeout:
 
     async def clean_up() -> None:
         if not await _ends_in_time(cleanup, cleanup_timeout):
-            _log.warning("cleanup_timed_out", cleanup=name, timeout=cleanup_timeout)
+            _log.warning("cleanup_timed_out", extra={"cleanup": name, "timeout": cleanup_timeout})
 
     coroutine: Coroutine[Any, Any, _T] = _coroutine_of("work", work)
     try:
@@ -326,7 +326,7 @@ async def _afterwards(
         except Exception as error:
             if outcome is None:
                 raise
-            _log.exception("cleanup_failed", cleanup=name)
+            _log.exception("cleanup_failed", extra={"cleanup": name})
             outcome.add_note(f"cleanup {name} failed too: {error!r}")
 
     async with AsyncExitStack() as stack:
@@ -458,7 +458,7 @@ class StructuredTaskGroup:
         self._nursery = None
         report = await self.cleanup_registry.run_all(timeout=self._cleanup_timeout)
         for name, error in report.failed:
-            _log.error("cleanup_failed", cleanup=name, exc_info=error)
+            _log.error("cleanup_failed", exc_info=error, extra={"cleanup": name})
         # `_noting` keeps failures; what is left is a cancellation from outside, or an interrupt.
         outcome = self._failures if leftover is None else [*self._failures, leftover]
         if len(outcome) == 1:
