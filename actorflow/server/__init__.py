@@ -9,6 +9,7 @@ from ._admission import (
     Principal as Principal,
 )
 from ._config import ServerConfig as ServerConfig
+from ._server import Server as Server, open_server as open_server
 from ._session import Session as Session, SessionApp as SessionApp
 from ._sessions import (
     ServerStatistics as ServerStatistics,
