@@ -6,6 +6,7 @@ from ._connection import (
     MemoryConnection as MemoryConnection,
     memory_connection_pair as memory_connection_pair,
 )
+from ._idempotency_suite import check_idempotency_store as check_idempotency_store
 from ._memory_suite import check_memory_store as check_memory_store
 from ._providers import (
     MockAudioChunk as MockAudioChunk,
