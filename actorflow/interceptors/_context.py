@@ -42,6 +42,11 @@ class StageCallPort(Protocol):
         ...
 
     @property
+    def config(self) -> Mapping[str, Any]:
+        """What a runner that is a class is instantiated with."""
+        ...
+
+    @property
     def snapshot(self) -> ContextSnapshot: ...
 
     @property
@@ -192,6 +197,11 @@ class InterceptorContext:
     def runner(self) -> object:
         """The stage as it was declared: an object, a class or a function."""
         return self._progress.port.runner
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What a runner that is a class is instantiated with."""
+        return self._progress.port.config
 
     @property
     def inputs(self) -> StageInputs:

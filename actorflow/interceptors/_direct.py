@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
 from actorflow.errors import InvalidTypeError, StageTimeoutError, UnsupportedResultError
-from actorflow.model import StageKind, StageOutput
+from actorflow.model import FrozenDict, StageKind, StageOutput
 from actorflow.stages import PipelineContext, StageInputs, StageResult
 
 from ._chain import StageChain, layers_of, result_of
@@ -33,6 +33,7 @@ class _DirectCall:
     gave_up: str | None = None
     tries = 1
     runner: object = None
+    config: Mapping[str, Any] = FrozenDict()
     attempt = 1
     has_sent = False
     cleanup_timeout = 10.0

@@ -301,11 +301,14 @@ class IdempotencyInterceptor(BaseInterceptor):
         self, ctx: InterceptorContext, stage: str, wish: _Wish, record: IdempotencyRecord
     ) -> None:
         """Find out about work that was left unfinished, so that the next claim of its key tells more."""
-        reconcile = getattr(ctx.runner, "reconcile", None)
+        runner: Any = ctx.runner
+        if isinstance(runner, type) and hasattr(runner, "reconcile"):
+            runner = runner(**ctx.config)
+        reconcile = getattr(runner, "reconcile", None)
         answer = answer_to_doubt(
             self._in_doubt,
             has_reconcile=reconcile is not None,
-            is_idempotent=bool(getattr(ctx.runner, "idempotent", False)),
+            is_idempotent=bool(getattr(runner, "idempotent", False)),
         )
         output: StageOutput | None = None
         action = "rerun"
@@ -372,6 +375,8 @@ class IdempotencyInterceptor(BaseInterceptor):
             own.state["is_in_doubt"] = True
         elif self._is_kept(output):
             wish: _Wish = own.state["wish"]
+            # Who is cancelled while it is being stored stores it in `release`: the work is done.
+            own.state["result"] = output
             if not await self._stored(wish, fence, output):
                 return StageOutput.fail(await self._lost(own, wish, fence))
             own.state["is_stored"] = True
@@ -388,13 +393,7 @@ class IdempotencyInterceptor(BaseInterceptor):
         delay = _FIRST_POLL
         while True:
             try:
-                return await wish.store.complete(
-                    wish.key.storage_key,
-                    owner=wish.owner,
-                    fence=fence,
-                    output=output,
-                    ttl_seconds=self._ttl_seconds,
-                )
+                return await self._complete(wish, fence, output)
             except Exception as error:  # noqa: BLE001 - stores are user code
                 if trio.current_time() + delay > patience:
                     # The work was done, so its key must not become free: without a
@@ -405,6 +404,15 @@ class IdempotencyInterceptor(BaseInterceptor):
                     return True
             await trio.sleep(delay)
             delay = min(delay * 2, 1.0)
+
+    async def _complete(self, wish: _Wish, fence: int, output: StageOutput) -> bool:
+        return await wish.store.complete(
+            wish.key.storage_key,
+            owner=wish.owner,
+            fence=fence,
+            output=output,
+            ttl_seconds=self._ttl_seconds,
+        )
 
     def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
         state = context_for(ctx, self.name, stage_name).state
@@ -428,6 +436,9 @@ class IdempotencyInterceptor(BaseInterceptor):
             if record is None:
                 return
             fence = record.fence
+        elif "result" in state:
+            await self._complete(wish, fence, state["result"])
+            return
         elif not state.get("has_ended"):
             is_in_doubt = self._on_cancel == "in_doubt"
         give_up = wish.store.doubt if is_in_doubt else wish.store.release

@@ -286,6 +286,10 @@ class StageCall:
         return self.spec.runner
 
     @property
+    def config(self) -> Mapping[str, Any]:
+        return self.spec.args
+
+    @property
     def snapshot(self) -> ContextSnapshot:
         return self._run.snapshot
 
