@@ -66,9 +66,6 @@ def now() -> datetime:
     return _EPOCH + timedelta(seconds=timestamp())
 
 
-utc_now = now
-
-
 @contextmanager
 def starting_at(unix_time: float) -> Iterator[None]:
     """Let wall time begin at `unix_time` inside the block.

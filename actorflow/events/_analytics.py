@@ -19,7 +19,7 @@ class AnalyticsEvent:
     """An event as exporters see it: what is asked for most has a field of its own."""
 
     event_type: str
-    timestamp: datetime = attrs.field(factory=clock.utc_now)
+    timestamp: datetime = attrs.field(factory=clock.now)
     data: Mapping[str, Any] = attrs.field(factory=dict)
     pipeline_run_id: UUID | str | None = None
     stage_name: str | None = None
@@ -32,7 +32,7 @@ class AnalyticsEvent:
         payload = data or {}
         return cls(
             event_type=type,
-            timestamp=_iso_time(payload.get("timestamp")) or clock.utc_now(),
+            timestamp=_iso_time(payload.get("timestamp")) or clock.now(),
             data=payload,
             pipeline_run_id=payload.get("pipeline_run_id"),
             stage_name=payload.get("stage"),

@@ -12,10 +12,10 @@ _second: tuple[float, str] = (-1.0, "")
 
 
 def iso_now() -> str:
-    """Return ``clock.utc_now()`` in ISO 8601, always with six decimals."""
+    """Return ``clock.now()`` in ISO 8601, always with six decimals."""
     global _second  # noqa: PLW0603 - a cache, replaced as a whole
     second, fraction = divmod(clock.timestamp(), 1.0)
-    # Rounded as `timedelta` does it, which is how `utc_now` comes about.
+    # Rounded as `timedelta` does it, which is how `clock.now` comes about.
     microsecond = round(fraction * 1e6)
     if microsecond == 1_000_000:
         second, microsecond = second + 1, 0

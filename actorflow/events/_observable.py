@@ -90,7 +90,7 @@ class ObservableEventSink:
             self._events.append({
                 "type": type,
                 "data": data if data is not None else {},
-                "timestamp": clock.utc_now(),
+                "timestamp": clock.now(),
                 "elapsed_ms": elapsed_ms,
             })  # fmt: skip
         if self._verbose:

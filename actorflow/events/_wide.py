@@ -108,7 +108,7 @@ class WideEventEmitter:
         """
         counts = stage_counts(result.status for result in stage_results.values())
         if duration_ms is None and started_at is not None:
-            duration_ms = (clock.utc_now() - started_at).total_seconds() * 1000
+            duration_ms = (clock.now() - started_at).total_seconds() * 1000
         # Sorting is stable: stages that ended together stay as they were declared.
         ended = sorted(stage_results.values(), key=lambda result: result.ended_at)
         context = _context(ctx)

@@ -97,7 +97,7 @@ async def test_event_carries_the_common_keys_of_its_run(autojump_clock: MockCloc
             "request_id": "r-1",
             "execution_mode": "strict",
             "seq": 1,
-            "timestamp": clock.utc_now().isoformat(timespec="microseconds"),
+            "timestamp": clock.now().isoformat(timespec="microseconds"),
             "amount": 3,
         }
     ]
@@ -112,7 +112,7 @@ def test_timestamp_is_the_time_of_the_clock(at: float, pauses: list[float]) -> N
             at += pause
             patched.setattr(clock, "timestamp", partial(float, at))
 
-            assert iso_now() == clock.utc_now().isoformat(timespec="microseconds")
+            assert iso_now() == clock.now().isoformat(timespec="microseconds")
 
 
 @pytest.mark.spec("E8")
