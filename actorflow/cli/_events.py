@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, final
 
@@ -16,6 +16,7 @@ import attrs
 import trio
 from cyclopts import Parameter
 
+from actorflow import clock
 from actorflow.errors import InvalidArgumentError
 from actorflow.events import (
     AnalyticsEvent,
@@ -154,7 +155,7 @@ def summary_of(recorded: Iterable[AnalyticsEvent]) -> Iterator[str]:
     """Lines that count runs, stages and types."""
     all_events = list(recorded)
     types = Counter(event.event_type for event in all_events)
-    times = [event.timestamp for event in all_events] or [datetime.now(timezone.utc)]
+    times = [event.timestamp for event in all_events] or [clock.now()]
     runs = {run: "open" for event in all_events if (run := _run_of(event))}
     stages: dict[str, list[AnalyticsEvent]] = {}
     for event in all_events:
