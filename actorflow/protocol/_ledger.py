@@ -35,7 +35,12 @@ class Playback:
 
     def said(self, text: str) -> Playback:
         """The record after a piece of text was handed to the connection."""
-        return attrs.evolve(self, texts=(*self.texts, (self.sent_ms, text)))
+        texts = self.texts
+        # Pieces without audio between them are spoken together, by what follows.
+        if texts and texts[-1][0] == self.sent_ms:
+            *earlier, (_, begun) = texts
+            return attrs.evolve(self, texts=(*earlier, (self.sent_ms, begun + text)))
+        return attrs.evolve(self, texts=(*texts, (self.sent_ms, text)))
 
     def acknowledged(self, played_ms: float) -> Playback:
         """The record after the client reported how far its speaker has come.
@@ -68,7 +73,7 @@ class Playback:
         A piece counts when all of its audio was played. `played_ms` stands in for
         acknowledgements where a client gives none.
         """
-        if not self.sent_ms:
+        if not self.sent_ms and not self.discarded_ms:
             return "".join(text for _, text in self.texts)
         played = self.acknowledged_ms if played_ms is None else min(played_ms, self.sent_ms)
         # The audio of the last piece may still be in the making.

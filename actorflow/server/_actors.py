@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
@@ -43,6 +43,9 @@ from ._turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+CRASH: Final = "the session crashed"
 
 
 @final
@@ -151,7 +154,9 @@ class SessionActor(Actor[Any]):
         self._links += 1
         for name, behaviour in (("writer", write), ("reader", read), ("heartbeat", beat_heart)):
             task = partial(behaviour, session, link)
-            self._tasks.append(await self._spawn(task, f"{name}-{self._links}"))
+            ref = await self._spawn(task, f"{name}-{self._links}")
+            self._tasks.append(ref)
+            self.ctx.monitor(ref)
 
     async def _detach(self, link: Link, lost: ConnectionLostError) -> None:
         session = self._session
@@ -200,12 +205,14 @@ class SessionActor(Actor[Any]):
         self.ctx.monitor(ref)
 
     def _ended(self, ref: ActorRef[Any], reason: Reason) -> None:
-        if self._turn is None or self._turn[0] is not ref:
-            return
-        turn = self._turn[1]
-        self._turn = None
-        if not turn.has_finished:
-            self._session.finish_turn(turn, _failure_of(reason))
+        if self._turn is not None and self._turn[0] is ref:
+            turn = self._turn[1]
+            self._turn = None
+            if not turn.has_finished:
+                self._session.finish_turn(turn, _failure_of(reason))
+        elif isinstance(reason, Crashed):
+            # Without its reader or its writer a session would be deaf or dumb.
+            self._session.end(CloseCode.INTERNAL, CRASH)
 
     # Endings
 
@@ -248,7 +255,7 @@ class SessionActor(Actor[Any]):
         """End the session whatever the reason, and leave nothing behind."""
         session = self._session
         code = CloseCode.GOING_AWAY if not isinstance(reason, Crashed) else CloseCode.INTERNAL
-        session.end(code, SHUTDOWN if code is CloseCode.GOING_AWAY else "the session crashed")
+        session.end(code, SHUTDOWN if code is CloseCode.GOING_AWAY else CRASH)
         assert session.ending is not None
         try:
             if session.link is not None and not self._has_hung_up:
@@ -258,7 +265,8 @@ class SessionActor(Actor[Any]):
             if session.link is not None:
                 session.link.done.set()
             counters = session.counters
-            await session.sink.emit(
+            # The sink shields and limits this by itself.
+            await session.sink.emit(  # noqa: ASYNC102
                 type="session.closed",
                 data={
                     "session_id": session.id,

@@ -57,4 +57,6 @@ async def hang_up(connection: Connection, code: int, reason: str, timeout: float
         with trio.move_on_after(timeout):
             await connection.aclose(code, reason)
     finally:
-        await connection.abort()
+        # It waits for nothing, so the limit is for form; the shield is not.
+        with trio.move_on_after(1, shield=True):
+            await connection.abort()

@@ -57,7 +57,7 @@ class Line:
         try:
             yield connection
         finally:
-            await connection.abort()
+            connection.cut()
 
     def cut(self) -> None:
         self.connections[-1].cut()

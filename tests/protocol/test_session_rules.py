@@ -174,6 +174,19 @@ def test_only_text_whose_audio_was_played_was_heard() -> None:
 
 
 @pytest.mark.spec("A102")
+def test_words_before_the_same_audio_are_heard_together() -> None:
+    record = Playback("turn-1").said("It ").said("rains.").sent(900).said(" Take a coat.").sent(9)
+
+    assert record.heard_text(0) == record.heard_text(899) == ""
+    assert record.heard_text(900) == "It rains."
+
+
+@pytest.mark.spec("A102")
+def test_text_whose_audio_never_left_was_not_heard() -> None:
+    assert Playback("turn-1").said("It rains.").interrupted(900).heard_text() == ""
+
+
+@pytest.mark.spec("A102")
 def test_acknowledgement_says_what_was_heard() -> None:
     record = Playback("turn-1").said("One. ").sent(40).said("Two.").sent(40).acknowledged(40)
 

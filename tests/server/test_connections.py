@@ -834,6 +834,50 @@ async def test_events_tell_the_life_of_a_session(autojump_clock: MockClock) -> N
     assert opened["session_id"] == closed["session_id"]
 
 
+@pytest.mark.spec("A85")
+async def test_crash_of_our_own_ends_one_session(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_house() as house:
+        other, caller = await house.call(), await house.call()
+
+        # It stands for a mistake in the actor.
+        monkeypatch.setattr(Session, "detach", None)
+        caller.connection.cut()
+        await trio.testing.wait_all_tasks_blocked()
+        assert house.states == {"idle": 1}
+        await other.say(UserText("hello"))
+        await other.hear_a(TurnCompleted)
+
+    house.sink.assert_emitted("session.closed", code=1011)
+    assert "actor_crashed" in caplog.text
+
+
+@pytest.mark.spec("A85")
+async def test_message_that_cannot_be_written_ends_its_session(autojump_clock: MockClock) -> None:
+    async def guess(session: Session, turn: Turn) -> None:
+        # Whoever does not check types finds out here.
+        await turn.send_transcript("x", confidence=object())  # type: ignore[arg-type]
+
+    async with open_house(guess) as house:
+        caller = await house.call()
+        await caller.say(UserText("x"))
+        code, reason = await caller.hear_to_the_end()
+
+    assert (code, reason) == (CloseCode.INTERNAL, "the session crashed")
+
+
+async def test_client_that_is_deaf_gets_no_last_words(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        caller = await house.call()
+        begin = trio.current_time()
+        # What is sent to it fails, and nothing else has told the server yet.
+        caller.connection._incoming.close()
+
+    assert caller.connection.closed is not None
+    assert trio.current_time() == begin
+
+
 # Whatever happens
 
 
