@@ -279,6 +279,8 @@ def _explain(error: RunError, *, in_full: bool) -> None:
     # The first step out of actorflow is the stage; what it calls may be anybody's code.
     outside = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
     print(f"actorflow: {error}", file=sys.stderr)
+    if hint := getattr(original, "fix_hint", ""):
+        print(f"fix: {hint}", file=sys.stderr)
     if outside:
         place = f"{os.path.relpath(outside[0].filename)}, line {outside[0].lineno}"
         more = "" if in_full else "; --traceback shows more"

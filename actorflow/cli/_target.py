@@ -83,20 +83,24 @@ def find_pipeline(target: Target, call: str | None = None) -> Any:
     Raises:
       TargetError: also if there are several and none was named.
     """
-    found = find_pipelines(target, () if call is None else (call,)).pipelines
+    found = find_pipelines(target, () if call is None else (call,))
+    pipelines = found.pipelines
     if call is not None:
-        return found[f"{call}()"]
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if not found:
+        return pipelines[f"{call}()"]
+    if len(pipelines) == 1:
+        return next(iter(pipelines.values()))
+    if not pipelines:
+        maker = found.uncalled[0].__name__ if found.uncalled else "NAME"
         raise TargetError(
             str(target),
             "it has no pipeline at the top level",
-            "Have a function make one with --call NAME.",
+            f"Have a function make one with --call {maker}.",
         )
-    names = ", ".join(found)
+    names = ", ".join(pipelines)
     raise TargetError(
-        str(target), f"it has several pipelines: {names}", f"Name one, as in {target}:{min(found)}."
+        str(target),
+        f"it has several pipelines: {names}",
+        f"Name one, as in {target}:{min(pipelines)}.",
     )
 
 

@@ -17,14 +17,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actorflow import Pipeline, StageContext, StageOutput, cli, stage
 from actorflow.errors import InvalidArgumentError
 from actorflow.events import read_events
-from actorflow.runtime import RunPhase, StageState, UnifiedStageGraph
+from actorflow.runtime import PipelineResults, RunPhase, RunStatus, StageState, UnifiedStageGraph
 
 pytest.importorskip("cyclopts")
 
 from rich.console import Console
 
 from actorflow.cli import _run
-from actorflow.cli._run_view import LOOKS, open_view, step_of
+from actorflow.cli._run_view import LOOKS, lines_of, open_view, step_of
 from tests.test_layers import ROOT
 
 SHOP = """
@@ -60,6 +60,10 @@ async def closed(ctx):
 async def refuses(ctx):
     return StageOutput.fail("no")
 
+@stage
+async def odd(ctx):
+    return 42
+
 shop = Pipeline.from_stages(clean, route, pay, chat, name="shop")
 graph = shop.build()
 old = PipelineBuilder("old").with_stage("clean", clean).build(legacy=True)
@@ -67,6 +71,7 @@ failing = Pipeline.from_stages(clean, broken, stage("after", pay, after="broken"
 closing = Pipeline.from_stages(closed, name="closing")
 refusing = Pipeline.from_stages(refuses, name="refusing")
 patient = refusing.with_name("patient").with_options(failure_mode="best_effort")
+wrong = Pipeline.from_stages(odd, name="wrong")
 lost = Pipeline.from_stages(stage("lost", pay, after="nowhere"), name="lost")
 
 def make():
@@ -183,8 +188,22 @@ def test_traceback_is_shown_on_request(command: Command) -> None:
 def test_failure_without_an_exception_has_no_line(command: Command) -> None:
     code, out, err = command("shop.py:refusing")
 
-    assert (code, err) == (1, "actorflow: stage 'refuses' failed: no\n")
+    assert code == 1
+    assert err.startswith("actorflow: stage 'refuses' failed: no\n")
+    assert ", line " not in err
     assert "✗ refuses  failed N  no\n" in out
+
+
+def test_failure_that_actorflow_explains_comes_with_its_fix(command: Command) -> None:
+    err = command("shop.py:wrong")[2]
+
+    assert err.endswith("\nfix: Return a StageOutput, a mapping, or None.\n")
+
+
+def test_function_that_would_make_a_pipeline_is_named(command: Command) -> None:
+    Path("maker.py").write_text("def make_pipeline(): ...\n")
+
+    assert "with --call make_pipeline." in command("maker.py")[2]
 
 
 def test_failure_in_a_patient_run_is_a_failure(command: Command) -> None:
@@ -337,6 +356,17 @@ async def test_steps_of_a_child_run_say_whose_they_are(autojump_clock: MockClock
         " N  patience: slow started",
     ]
     assert " N  parent: app.thought" in lines
+
+
+def test_run_that_has_not_begun_takes_no_time() -> None:
+    waiting = {"a": StageState.WAITING, "long": StageState.QUEUED}
+    status = RunStatus(None, "voice", RunPhase.PENDING, waiting, None, None, 0)
+
+    assert [line.plain for line in lines_of(status, PipelineResults({}))] == [
+        "voice pending",
+        "○ a     waiting",
+        "○ long  queued",
+    ]
 
 
 def test_events_of_the_application_go_by_their_type() -> None:
