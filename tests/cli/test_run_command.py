@@ -483,6 +483,9 @@ def test_ctrl_c_stops_a_run_in_order(tmp_path: Path) -> None:
         "@stage\n"
         "async def slow(ctx):\n"
         "    try:\n"
+        # The supervisor has seen it start by then.
+        "        await trio.sleep(0.05)\n"
+        "        print('at work')\n"
         "        await trio.sleep_forever()\n"
         "    finally:\n"
         "        print('tidied up')\n"
@@ -497,7 +500,7 @@ def test_ctrl_c_stops_a_run_in_order(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:
         assert process.stdout is not None
-        assert "slow started" in process.stdout.readline()
+        assert [process.stdout.readline() for _ in range(2)][1] == "at work\n"
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=30)
 
