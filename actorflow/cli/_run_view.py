@@ -188,13 +188,19 @@ class LiveView(View):
     def __init__(self, live: Live, *, steps: bool) -> None:
         super().__init__(steps=steps)
         self._live = live
+        self._said: list[Text] = []
         self._lines: deque[Text] = deque(maxlen=LATEST)
+
+    def say(self, text: str) -> None:
+        self._said.append(Text(text, "bold"))
 
     def _show(self, line: Text) -> None:
         self._lines.append(line)
 
     def draw(self, run: RunHandle) -> None:
-        lines = lines_of(run.status(), run.results)
+        # A terminal that is too low cuts the picture at its lower end.
+        head, *stages = lines_of(run.status(), run.results)
+        lines = [head, *self._said, *stages]
         if self._lines:
             lines += [Text(), *self._lines]
         # Cut, not wrapped: a picture that changes its height jumps.

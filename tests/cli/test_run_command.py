@@ -418,6 +418,22 @@ async def test_interrupted_run_says_what_it_waits_for(autojump_clock: MockClock)
     ]
 
 
+async def test_terminal_says_above_the_stages_what_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    file, console = terminal()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run.carry_out, graph_of(PATIENCE), None, console)
+        await wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGINT)
+
+    *_, last = without_times(file.getvalue()).split("\r")
+    assert re.match(
+        r"patience canceled in N\nInterrupted; waiting for slow.*\n✗ slow +canceled", last
+    )
+
+
 async def test_interrupted_cleanup_of_a_run_is_waited_for(autojump_clock: MockClock) -> None:
     async def tidy() -> None:
         await trio.sleep(5)
