@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Collection, Mapping
 from types import TracebackType
@@ -12,7 +13,12 @@ import attrs
 import trio
 
 from actorflow.actors import Inbox, System
-from actorflow.errors import ExportError, InvalidArgumentError, SinkClosedError
+from actorflow.errors import (
+    ExportError,
+    ForeignThreadError,
+    InvalidArgumentError,
+    SinkClosedError,
+)
 
 from ._analytics import AnalyticsEvent, AnalyticsExporter
 from ._backlog import Backlog, work_begins, work_ends
@@ -62,6 +68,7 @@ class AnalyticsSink:
         self._filter = TypeFilter(include_patterns, exclude_patterns or ())
         self._max_pending = max_pending
         self._stop_timeout = stop_timeout
+        self._thread = threading.get_ident()
         self._pending: deque[_Entry] = deque()
         self._backlog = Backlog()
         self._exporting = trio.StrictFIFOLock()
@@ -93,6 +100,7 @@ class AnalyticsSink:
           ExportError: if the exporter failed.
           SinkClosedError: if the sink was closed.
         """
+        self._check_thread()
         if self._is_closed:
             raise SinkClosedError("AnalyticsSink", type)
         if self._filter.passes(type):
@@ -103,6 +111,7 @@ class AnalyticsSink:
 
     def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
         """Queue an event for export; drop it and answer False if the queue is full."""
+        self._check_thread()
         if not self._filter.passes(type):
             return True
         if self._is_closed or len(self._pending) >= self._max_pending:
@@ -122,6 +131,10 @@ class AnalyticsSink:
         if not self._is_owned or self._is_closed or len(self._pending) >= self._max_pending:
             return False
         return self.try_emit(type=type, data=data)
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise ForeignThreadError("AnalyticsSink")
 
     def _accept(self, type: str, data: Mapping[str, Any] | None) -> _Entry:
         entry = _Entry(AnalyticsEvent.from_payload(type, data))
@@ -150,6 +163,7 @@ class AnalyticsSink:
         return None
 
     async def _work(self, inbox: Inbox[None]) -> None:
+        self._thread = threading.get_ident()
         self._is_owned = True
         work_begins(self)
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actorflow.actors import open_system
-from actorflow.errors import ExportError, InvalidArgumentError, SinkClosedError, SinkNotOwnedError
+from actorflow.errors import (
+    ExportError,
+    ForeignThreadError,
+    InvalidArgumentError,
+    SinkClosedError,
+    SinkNotOwnedError,
+)
 from actorflow.events import (
     AnalyticsEvent,
     AnalyticsSink,
@@ -349,3 +356,16 @@ def test_queue_holds_something() -> None:
     arguments: dict[str, Any] = {"max_pending": 0}
     with pytest.raises(InvalidArgumentError, match="max_pending"):
         AnalyticsSink(Exporter(), **arguments)
+
+
+@pytest.mark.spec("E7")
+async def test_other_threads_are_sent_back() -> None:
+    exporter = Exporter()
+    async with AnalyticsSink(exporter) as sink:
+        await wait_all_tasks_blocked()
+        for call in (sink.try_emit, sink.offer):
+            with pytest.raises(ForeignThreadError):
+                await trio.to_thread.run_sync(partial(call, type="a", data=None))
+        assert try_all(sink, "b") == [True]
+
+    assert exporter.types == ["b"]
