@@ -63,8 +63,11 @@ class AnalyticsEvent:
         Raises:
           AnalyticsEventError: naming the key that is missing or cannot be read.
         """
-        if "event_type" not in data:
-            raise AnalyticsEventError("event_type", attrs.NOTHING, "the type of the event")
+        if not isinstance(data, Mapping):
+            raise AnalyticsEventError("", data, "an object")
+        if not isinstance(data.get("event_type", attrs.NOTHING), str):
+            found = data.get("event_type", attrs.NOTHING)
+            raise AnalyticsEventError("event_type", found, "the type of the event")
         return cls(
             event_type=data["event_type"],
             timestamp=_timestamp(data.get("timestamp", attrs.NOTHING)),

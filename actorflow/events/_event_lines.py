@@ -13,6 +13,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias, final
 
+import attrs
+
 from ._analytics import AnalyticsEvent
 
 _logger: Final = logging.getLogger("actorflow.events")
@@ -34,8 +36,23 @@ def to_lines(events: Iterable[AnalyticsEvent]) -> str:
 
 def to_line_bytes(events: Iterable[AnalyticsEvent], encode: Encode) -> bytes:
     """Write events with an encoder of choice, one line each."""
-    written = (encode(event.to_dict()) for event in events)
-    return b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in written)
+    return b"".join(_line(event, encode) + b"\n" for event in events)
+
+
+def _line(event: AnalyticsEvent, encode: Encode) -> bytes:
+    try:
+        return _encoded(event, encode)
+    except Exception as error:
+        # Raising would lose the others of the batch, or bring all of them back for ever.
+        extra = {"event_type": event.event_type, "error": repr(error)}
+        _logger.exception("event_not_writable", extra=extra)
+        bare = attrs.evolve(event, data={}, metadata={"not_writable": repr(error)})
+        return _encoded(bare, encode)
+
+
+def _encoded(event: AnalyticsEvent, encode: Encode) -> bytes:
+    line = encode(event.to_dict())
+    return line.encode() if isinstance(line, str) else line
 
 
 @final
@@ -61,7 +78,7 @@ class EventLines:
             self.lines += 1
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 _logger.warning("event_line_skipped", extra={"line": self.lines})
                 continue
             yield AnalyticsEvent.from_dict(value)

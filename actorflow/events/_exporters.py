@@ -32,8 +32,8 @@ class JSONFileExporter:
 
     The file is opened with the first export. Writing happens in a worker thread,
     one call after the other, and a call that has begun is finished even if its
-    task is cancelled, so lines are whole and never mixed. `read_events` reads
-    the file.
+    task is cancelled, so lines are whole and never mixed. An event that JSON has
+    no place for is written without its data. `read_events` reads the file.
     """
 
     def __init__(

@@ -145,7 +145,10 @@ def test_datetime_and_uuid_are_accepted_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("data", "path", "found"),
     [
+        (5, "", 5),
+        ("event_type", "", "event_type"),
         ({"timestamp": NOON}, "event_type", attrs.NOTHING),
+        ({"timestamp": NOON, "event_type": 5}, "event_type", 5),
         ({"event_type": "a"}, "timestamp", attrs.NOTHING),
         ({"event_type": "a", "timestamp": "soon"}, "timestamp", "soon"),
         ({"event_type": "a", "timestamp": 3}, "timestamp", 3),
@@ -323,6 +326,40 @@ def test_line_that_is_json_and_no_event_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(AnalyticsEventError, match="event_type"):
         list(read_events(path))
+
+
+def test_line_that_is_nested_too_deeply_to_read_is_skipped() -> None:
+    deep = b"[" * 100_000
+
+    assert list(
+        EventLines().feed(deep + b"\n" + b'{"event_type": "a", "timestamp": "2026-01-01"}\n')
+    )
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise ArithmeticError("has no text")
+
+
+@pytest.mark.spec("E90")
+@pytest.mark.parametrize("data", [{("a", "key"): 1}, {"mute": Mute()}])
+async def test_event_that_json_cannot_hold_takes_no_other_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: dict[Any, Any]
+) -> None:
+    path = tmp_path / "events.jsonl"
+    exporter = JSONFileExporter(path)
+
+    await exporter.export_batch([*named("before"), AnalyticsEvent("odd", NOON, data, RUN)])
+    await exporter.export_batch(named("after"))
+    await exporter.close()
+
+    before, odd, after = read_events(path)
+    assert [before.event_type, after.event_type] == ["before", "after"]
+    assert (odd.event_type, odd.pipeline_run_id, odd.data) == ("odd", RUN, {})
+    assert "Error" in odd.metadata["not_writable"]
+    assert [(r.message, r.__dict__["event_type"]) for r in caplog.records] == [
+        ("event_not_writable", "odd")
+    ]
 
 
 def test_file_of_a_killed_process_reads_up_to_its_last_flush(tmp_path: Path) -> None:
