@@ -9,9 +9,17 @@ from typing import Any, final
 import attrs
 import trio
 
+from actorflow.errors import InvalidArgumentError
+
 from ._everyone import for_everyone
 from ._log_failure import log_failure
 from ._sink import EventSink, Offer, checked_sink, close_sink, flush_sink, offer_of, takes_of
+
+
+def _check_patterns(_: object, field: attrs.Attribute[Any], patterns: object) -> None:
+    # A string is a collection of letters, and nearly every type contains one of them.
+    if isinstance(patterns, str):
+        raise InvalidArgumentError(field.name, patterns, "a list of parts of types")
 
 
 @final
@@ -19,8 +27,8 @@ from ._sink import EventSink, Offer, checked_sink, close_sink, flush_sink, offer
 class TypeFilter:
     """Which types pass: patterns are substrings, and what is excluded stays so."""
 
-    include: Collection[str] | None = None
-    exclude: Collection[str] = ()
+    include: Collection[str] | None = attrs.field(default=None, validator=_check_patterns)
+    exclude: Collection[str] = attrs.field(default=(), validator=_check_patterns)
 
     def passes(self, type: str) -> bool:
         """Whether a type contains none of `exclude` and, if there is one, some of `include`."""

@@ -9,7 +9,7 @@ import trio
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
-from actorflow.errors import InvalidEventSinkError
+from actorflow.errors import InvalidArgumentError, InvalidEventSinkError
 from actorflow.events import (
     BoundEventSink,
     FilterEventSink,
@@ -253,6 +253,14 @@ def test_tee_and_filter_refuse_what_is_no_sink() -> None:
         TeeEventSink(NoOpEventSink(), wrong)
     with pytest.raises(InvalidEventSinkError, match="sink must be"):
         FilterEventSink(wrong)
+
+
+@pytest.mark.spec("E62")
+def test_patterns_are_no_bare_string() -> None:
+    with pytest.raises(InvalidArgumentError, match="include"):
+        FilterEventSink(NoOpEventSink(), include="stage")
+    with pytest.raises(InvalidArgumentError, match="exclude"):
+        FilterEventSink(NoOpEventSink(), exclude="stage")
 
 
 @pytest.mark.spec("E62", "E100")
