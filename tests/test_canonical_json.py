@@ -294,6 +294,7 @@ def test_absent_and_null_differ() -> None:
         ("-Infinity", "-Infinity"),
         ("{", "{"),
         (b"\xff", b"\xff"),
+        ("[" * 100_000, "[" * 100_000),
     ],
 )
 def test_ambiguous_text_is_not_parsed(text: str | bytes, found: object) -> None:
@@ -301,6 +302,16 @@ def test_ambiguous_text_is_not_parsed(text: str | bytes, found: object) -> None:
         parse_json(text)
 
     assert refused.value.found == found
+
+
+@pytest.mark.spec("K6")
+def test_a_key_that_comes_twice_among_many_is_found_at_once() -> None:
+    keys = ", ".join(f'"{number}": 0' for number in range(200_000))
+
+    with pytest.raises(CanonicalizationError) as refused:
+        parse_json(f'{{{keys}, "last": 1, "last": 2}}')
+
+    assert refused.value.found == "last"
 
 
 @pytest.mark.spec("K6")

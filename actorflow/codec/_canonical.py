@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -62,13 +63,14 @@ def parse_json(text: str | bytes) -> Any:
         raise
     except ValueError as error:
         raise CanonicalizationError("", text, f"JSON ({error})") from None
+    except RecursionError:
+        raise CanonicalizationError("", text, "nested less deeply") from None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     parsed = dict(pairs)
     if len(parsed) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise CanonicalizationError("", twice, "an object with each key once")
     return parsed
 
