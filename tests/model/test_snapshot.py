@@ -314,6 +314,8 @@ ALLOWED_IMPORTS = {
     "dataclasses",
     "datetime",
     "enum",
+    # for the largest float
+    "sys",
     "types",
     "typing",
     "typing_extensions",
