@@ -221,7 +221,7 @@ def is_bundle(value: object) -> bool:
     return (
         isinstance(value, ExtensionBundle)
         or attrs.has(type(value))
-        or dataclasses.is_dataclass(value)
+        or dataclasses.is_dataclass(type(value))
         or default_extension_registry.by_type(type(value)) is not None
     )
 

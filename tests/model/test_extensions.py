@@ -458,7 +458,7 @@ def test_strict_reaches_into_bundles() -> None:
     assert (refused.value.path, refused.value.found) == ("extensions.billing", ["colour"])
 
 
-@pytest.mark.parametrize("extensions", [5, "text", [Billing()], Foreign(1)])
+@pytest.mark.parametrize("extensions", [5, "text", [Billing()], Foreign(1), Skills])
 def test_other_extensions_are_refused(extensions: Any) -> None:
     with pytest.raises(InvalidTypeError, match="extensions"):
         ContextSnapshot(IDENTITY, extensions=extensions)
