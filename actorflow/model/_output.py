@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, final
 
@@ -151,7 +152,7 @@ class StageOutput(Value):
         error_type = None
         if isinstance(error, BaseException):
             error_type = type(error).__name__
-            error = str(error) or error_type
+            error = _text_of(error) or error_type
         return cls(
             StageStatus.FAIL,
             _or_empty(data),
@@ -219,6 +220,13 @@ class StageOutput(Value):
     def with_metadata(self, **more: Any) -> StageOutput:
         """The same output with `more` added to its metadata."""
         return attrs.evolve(self, metadata={**self.metadata, **more})
+
+
+def _text_of(error: BaseException) -> str:
+    # Somebody's exception that cannot say what it is has still failed its stage.
+    with suppress(Exception):
+        return str(error)
+    return ""
 
 
 def _or_empty(mapping: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -144,6 +144,11 @@ def test_a_key_given_twice_is_refused_by_name() -> None:
         StageOutput.ok({"a": 1, "b": 2, "c": 3}, c=3, a=1)
 
 
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ArithmeticError("has no text")
+
+
 class EmptyError(Exception):
     pass
 
@@ -155,6 +160,7 @@ class EmptyError(Exception):
         (ValueError("wrong"), "wrong", "ValueError"),
         (EmptyError(), "EmptyError", "EmptyError"),
         (KeyboardInterrupt("stop"), "stop", "KeyboardInterrupt"),
+        (MuteError(), "MuteError", "MuteError"),
     ],
 )
 def test_an_exception_says_what_failed(error: BaseException, text: str, kind: str) -> None:
