@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from random import Random
+from random import Random, SystemRandom
 from typing import Final, Never, final
 
 from actorflow.errors import InvalidArgumentError
 
-_DICE: Final = Random()  # noqa: S311 - spreads tries out, keeps no secret
+# Without a state of its own, or forked processes would come back all at once.
+_DICE: Final = SystemRandom()
 
 
 class _Choice(StrEnum):
