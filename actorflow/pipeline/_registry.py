@@ -28,6 +28,8 @@ class PipelineRegistry:
         Raises:
           InvalidArgumentError: if the name is empty, or taken and `replace` is False.
         """
+        if not isinstance(name, str):
+            raise InvalidTypeError("name", name, "a string")
         if not name:
             raise InvalidArgumentError("name", name, "a name that is not empty")
         if name in self._entries and not replace:

@@ -46,7 +46,8 @@ class StageInputs:
         stream_sources: Iterable[str] = (),
     ) -> None:
         # Looked up by declared name, so that a run can pass all the outputs it has.
-        stages = tuple(prior_outputs) if declared_deps is None else _names(declared_deps)
+        named = None if declared_deps is None else _names("declared_deps", declared_deps)
+        stages = tuple(prior_outputs) if named is None else named
         self.__attrs_init__(
             snapshot,
             {name: prior_outputs[name] for name in stages if name in prior_outputs},
@@ -54,7 +55,7 @@ class StageInputs:
             stages,
             stage_name,
             strict,
-            _names(stream_sources),
+            _names("stream_sources", stream_sources),
         )
 
     @property
@@ -125,12 +126,12 @@ class StageInputs:
         )
 
 
-def _names(names: Iterable[str]) -> tuple[str, ...]:
+def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
     # What comes from a built pipeline is a tuple of different names already.
     if isinstance(names, tuple):
         return names
     if isinstance(names, str):
-        raise InvalidTypeError("declared_deps", names, "a collection of names")
+        raise InvalidTypeError(argument, names, "a collection of names")
     return tuple(dict.fromkeys(names))
 
 

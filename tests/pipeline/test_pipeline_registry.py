@@ -99,6 +99,9 @@ def test_unregistered_pipeline_is_gone() -> None:
 def test_empty_name_is_refused() -> None:
     with pytest.raises(InvalidArgumentError):
         PipelineRegistry().register("", Pipeline())
+    wrong: Any = 5
+    with pytest.raises(InvalidTypeError, match="name"):
+        PipelineRegistry().register(wrong, Pipeline())
 
 
 @pytest.mark.parametrize("found", [None, "voice", 3])

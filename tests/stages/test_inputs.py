@@ -192,6 +192,8 @@ def test_keys_and_stages_must_be_names(read: Callable[[StageInputs, Any], Any]) 
 def test_declared_dependencies_are_no_string() -> None:
     with pytest.raises(InvalidTypeError, match="declared_deps must be a collection"):
         StageInputs(SNAPSHOT, {}, declared_deps="stt")
+    with pytest.raises(InvalidTypeError, match="stream_sources must be a collection"):
+        StageInputs(SNAPSHOT, {}, stream_sources="stt")
 
 
 def test_a_stage_declared_twice_counts_once() -> None:
