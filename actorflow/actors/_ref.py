@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import trio
 
-from actorflow.errors import AskTimeoutError, InvalidArgumentError
+from actorflow.errors import ActorError, AskTimeoutError, InvalidArgumentError
 
 from ._reply import Reply, Request
 from ._waits import begin_wait, current_cell, waiting, waiting_cell
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._cell import Cell
+    from ._mailbox import Mailbox
     from ._reasons import Reason
     from ._tree import ActorStatistics
 
@@ -58,7 +59,7 @@ class ActorRef(Generic[M_contra]):
         if mailbox.offer(message):
             return
         await trio.lowlevel.checkpoint_if_cancelled()
-        if mailbox.overflow(message):
+        if await _overflow(mailbox, message):
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         async with waiting(waiting_cell(), self._cell):
@@ -107,7 +108,7 @@ class ActorRef(Generic[M_contra]):
         timer = None
         try:
             mailbox = cell.mailbox
-            if not mailbox.offer(request) and not mailbox.overflow(request):
+            if not mailbox.offer(request) and not await _overflow(mailbox, request):
                 with trio.move_on_at(deadline) as scope:
                     await mailbox.wait_for_room(request)
                 if scope.cancelled_caught:
@@ -141,6 +142,15 @@ class ActorRef(Generic[M_contra]):
 def cell_of(ref: ActorRef[Any]) -> Cell:
     """Return what a ref stands for."""
     return ref._cell
+
+
+async def _overflow(mailbox: Mailbox, item: object) -> bool:
+    try:
+        return mailbox.overflow(item)
+    except ActorError:
+        # Whoever tries again at once would keep the actor from making room.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        raise
 
 
 def _deadline(timeout: float | None) -> tuple[float, float]:
