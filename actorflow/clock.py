@@ -39,13 +39,21 @@ class _Wall:
     def __init__(self, outside: Callable[[], float]) -> None:
         self.outside: Final = outside
         self._zeros: Final[MutableMapping[Clock, float]] = weakref.WeakKeyDictionary()
+        # What was looked up last. Nearly always it is asked for again, and the
+        # dictionary would hash and compare clocks for that.
+        self._last: tuple[Callable[[], Clock | None], float] = (lambda: None, 0.0)
 
     def inside(self, clock: Clock) -> float:
-        now = clock.current_time()
-        zero = self._zeros.get(clock)
-        if zero is None:
-            zero = self._zeros[clock] = self.outside() - now
-        return zero + now
+        tied, zero = self._last
+        if tied() is not clock:
+            zero = self._zero_of(clock)
+            self._last = (weakref.ref(clock), zero)
+        return zero + clock.current_time()
+
+    def _zero_of(self, clock: Clock) -> float:
+        if clock not in self._zeros:
+            self._zeros[clock] = self.outside() - clock.current_time()
+        return self._zeros[clock]
 
 
 _wall = _Wall(time.time)

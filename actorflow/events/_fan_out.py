@@ -32,7 +32,7 @@ class TypeFilter:
 
     def passes(self, type: str) -> bool:
         """Whether a type contains none of `exclude` and, if there is one, some of `include`."""
-        if any(pattern in type for pattern in self.exclude):
+        if self.exclude and any(pattern in type for pattern in self.exclude):
             return False
         return self.include is None or any(pattern in type for pattern in self.include)
 
