@@ -254,6 +254,16 @@ async def test_state_keeps_what_is_open_and_forgets_the_rest_first() -> None:
     assert (len(state), state.get("chat", "b")) == (1, "open")
 
 
+@pytest.mark.spec("30.12.6")
+async def test_state_forgets_what_was_used_least_recently() -> None:
+    breaker = CircuitBreakerInterceptor(9, max_keys=2)
+
+    for name in "abac":
+        await call(Stage(ERROR), breaker, name=name)
+
+    assert [breaker.state.circuit("chat", name).failures for name in "abc"] == [2, 0, 1]
+
+
 async def test_untroubled_stage_leaves_no_trace() -> None:
     breaker = CircuitBreakerInterceptor()
 
