@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import trio
 
+from actorflow.errors import InvalidTypeError
+
 from ._actor import Actor
 from ._cell import Cell
 from ._inbox import ActorContext, Inbox, Tick
@@ -87,8 +89,7 @@ class ActorCell(Cell):
 
     async def _live_as_object(self, actor: Actor[Any], inbox: Inbox[Any]) -> None:
         if not isinstance(actor, Actor):
-            found = type(actor).__name__
-            raise TypeError(f"the factory of {self.path} returned no Actor but a {found}")
+            raise InvalidTypeError("behaviour", actor, "a function that makes an Actor")
         actor.ctx = inbox.ctx
         await actor.on_start()
         self._on_stop = actor.on_stop

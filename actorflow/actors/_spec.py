@@ -163,6 +163,12 @@ class Child(Generic[M]):
         if value < 1:
             raise InvalidArgumentError("capacity", value, "at least 1")
 
+    @backoff.validator
+    def _check_backoff(self, _: object, value: object) -> None:
+        # It is looked at when the child has crashed, and an error there ends its supervisor.
+        if value is not None and not isinstance(value, Backoff):
+            raise InvalidTypeError("backoff", value, "a Backoff or None")
+
 
 @final
 @attrs.frozen(eq=False, init=False)

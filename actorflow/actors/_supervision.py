@@ -12,7 +12,7 @@ from typing import Any, final
 
 import attrs
 
-from actorflow.errors import InvalidArgumentError
+from actorflow.errors import InvalidArgumentError, InvalidTypeError
 
 from ._reasons import Crashed, Killed, Reason
 
@@ -75,6 +75,8 @@ def number(
     wording = f"a number {'above' if above else 'of at least'} {lowest:g}"
 
     def check(_: object, field: attrs.Attribute[Any], value: float) -> None:
+        if not isinstance(value, int | float):
+            raise InvalidTypeError(field.name, value, wording)
         # NaN compares false with everything, so it fails either way.
         if not (value > lowest if above else value >= lowest):
             raise InvalidArgumentError(field.name, value, wording)

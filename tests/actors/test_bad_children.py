@@ -121,6 +121,8 @@ def test_possible_behaviours_are_accepted(behaviour: Any) -> None:
         ({"shutdown": -1}, InvalidArgumentError, "shutdown must be a number of at least 0"),
         ({"shutdown": math.nan}, InvalidArgumentError, "shutdown must be a number of at least 0"),
         ({"start_timeout": 0}, InvalidArgumentError, "start_timeout must be a number above 0"),
+        ({"start_timeout": "3"}, InvalidTypeError, "start_timeout must be a number above 0"),
+        ({"backoff": 0.5}, InvalidTypeError, "backoff must be a Backoff or None"),
     ],
 )
 def test_impossible_options_are_refused(

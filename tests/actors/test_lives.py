@@ -645,7 +645,7 @@ async def test_factory_that_makes_no_actor_fails_the_start() -> None:
             raise AssertionError
 
     assert isinstance(caught.value.__cause__, TypeError)
-    assert "no Actor but a str" in str(caught.value.__cause__)
+    assert "a function that makes an Actor, found str" in str(caught.value.__cause__)
 
 
 async def test_actor_object_has_one_life() -> None:
