@@ -275,21 +275,24 @@ class MailboxDeadlockError(ActorError):
 
 @attrs.define(slots=False, eq=False)
 class RestartBudgetExceededError(ActorError):
-    """A supervisor restarted too often and gave up; the cause is the last crash."""
+    """A supervisor restarted too often and gave up; the cause, if there is one, is the last crash."""
 
     child: str
     max_restarts: int
     window: float
+    why: str
+    """How the last life of the child ended."""
 
     code: ClassVar[str] = "ACTOR-007-BUDGET"
     fix_hint: ClassVar[str] = (
-        "Mend what the cause shows, or allow more with `max_restarts`, `window` or a `backoff`."
+        "Mend what ended the child; if it may return, declare it `transient`. Or allow more with"
+        " `max_restarts`, `window` or a `backoff`."
     )
 
     def __str__(self) -> str:
         return (
             f"{self.actor} gave up on {self.child}: more than {self.max_restarts} restarts"
-            f" within {self.window:g} s"
+            f" within {self.window:g} s, at last because {self.why}"
         )
 
 

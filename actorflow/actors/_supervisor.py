@@ -225,7 +225,7 @@ class SupervisorCell(Cell):
         self.core.notify(SupervisorGaveUp(self.path, cell.path, reason))
         budget = self.spec.budget
         error = RestartBudgetExceededError(
-            self.path or "the system", cell.path, budget.max_restarts, budget.window
+            self.path or "the system", cell.path, budget.max_restarts, budget.window, str(reason)
         )
         if isinstance(reason, Crashed):
             error.__cause__ = reason.error
