@@ -328,8 +328,9 @@ class Cell(ABC):
             return
         self.reason = reason
         self.final = True
-        self._close(str(reason))
+        # First, because listeners hear of dead letters and may ask for a stop.
         self._enter(State.ENDED)
+        self._close(str(reason))
         for watcher in self._watchers:
             watcher.mailbox.post(Down(self.ref, reason))
         self._watchers.clear()

@@ -754,3 +754,39 @@ async def test_listener_may_feed_an_actor_whose_mailbox_is_full(
         assert len(dead) == sink.statistics().dropped
         assert len(dead) == sum(system.statistics().dead_letters.values())
         assert "listener_failed" not in [record.message for record in caplog.records]
+
+
+async def test_listener_may_stop_an_actor_whose_letters_are_dead(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_system() as system:
+        backoff = Backoff(base=10)
+        ref = await system.spawn(obey, restart="permanent", backoff=backoff)
+
+        def stop(notice: Notice) -> None:
+            if isinstance(notice, DeadLetter):
+                ref.stop("nobody reads it")
+
+        for message in ("crash", "queued", "queued"):
+            ref.tell_nowait(message)
+        await trio.sleep(1)
+        system.subscribe(stop)
+        ref.stop("first")
+
+        assert await ref.wait_stopped() == Shutdown("first")
+        assert system.statistics().dead_letters == {"crashed": 1, "stopped": 2}
+        assert "listener_failed" not in [record.message for record in caplog.records]
+
+
+async def test_supervisor_that_gives_up_says_how_the_last_life_ended() -> None:
+    async def returns(inbox: Inbox[Any]) -> None:
+        pass
+
+    with pytest.raises(RestartBudgetExceededError) as caught:
+        async with open_system(Child("brief", returns), max_restarts=1):
+            await trio.sleep_forever()
+
+    # There is no cause to read: nothing crashed.
+    assert caught.value.__cause__ is None
+    assert caught.value.why == "it returned"
+    assert str(caught.value).endswith("more than 1 restarts within 5 s, at last because it returned")
