@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import trio
+from structlog.contextvars import bound_contextvars
 
 from actorflow import clock
 from actorflow.actors import ActorInfo, ActorStatistics, State, current_system
@@ -263,6 +264,7 @@ class Run:
         try:
             with (
                 event_sink_scope(self._sink),
+                bound_contextvars(**self._ids_for_logs()),
                 listed(self),
                 nullcontext() if system is None else system.showing(self._describe),
             ):
@@ -270,6 +272,13 @@ class Run:
         finally:
             for callback in self._when_ended:
                 callback()
+
+    def _ids_for_logs(self) -> dict[str, str | None]:
+        ids = {
+            "pipeline_run_id": self.context.pipeline_run_id,
+            "request_id": self.context.request_id,
+        }
+        return {name: None if value is None else str(value) for name, value in ids.items()}
 
     async def _run_and_wind_up(self) -> None:
         try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
+from structlog.contextvars import bind_contextvars
 
 from actorflow import clock
 from actorflow.errors import (
@@ -139,6 +140,9 @@ class StageCall:
 
     async def live(self) -> None:
         """Call the stage, and report the end of that whatever it is."""
+        # For the log lines of the stage itself. The task has its own context, so they
+        # go with it.
+        bind_contextvars(stage=self.spec.name, attempt=self.attempt)
         self._begun_at = trio.current_time()
         try:
             if self.scope is None:
