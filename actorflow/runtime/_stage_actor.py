@@ -7,10 +7,10 @@ become outputs here; only a cancellation and what stops a whole program
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Mapping,
@@ -203,7 +203,7 @@ class StageCall:
 
     async def _output(self, ctx: StageContext) -> StageOutput:
         returned = self._run.graph.callers[self.number](ctx)
-        if isinstance(returned, Awaitable):
+        if inspect.isawaitable(returned):
             returned = await returned
         try:
             output = StageOutput.from_returned(returned)
