@@ -20,7 +20,7 @@ from ._reasons import (
 )
 from ._ref import ActorRef as ActorRef
 from ._reply import Reply as Reply
-from ._spec import Child as Child, Supervisor as Supervisor
+from ._spec import Child as Child, SpawnOptions as SpawnOptions, Supervisor as Supervisor
 from ._state import State as State
 from ._supervision import Backoff as Backoff, RestartType as RestartType, Strategy as Strategy
 from ._system import System as System, open_actor as open_actor, open_system as open_system

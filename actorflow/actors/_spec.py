@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar, final
 
 import attrs
 
@@ -168,6 +168,18 @@ class Child(Generic[M]):
         # It is looked at when the child has crashed, and an error there ends its supervisor.
         if value is not None and not isinstance(value, Backoff):
             raise InvalidTypeError("backoff", value, "a Backoff or None")
+
+
+class SpawnOptions(TypedDict, total=False):
+    """Those options of `Child` that make sense without siblings."""
+
+    restart: str
+    shutdown: float
+    drain: bool
+    capacity: int
+    policy: str | MailboxPolicy
+    backoff: Backoff | None
+    start_timeout: float
 
 
 @final

@@ -7,7 +7,7 @@ import logging
 import math
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, Unpack, final, overload
 
 import trio
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._cell import Cell
     from ._notices import Notice
     from ._ref import ActorRef
-    from ._spec import Behaviour, Factory, Function
+    from ._spec import Behaviour, Factory, Function, SpawnOptions
 
 M = TypeVar("M")
 
@@ -78,15 +78,30 @@ class System:
 
     @overload
     async def spawn(
-        self, behaviour: Function[M], *, name: str | None = ..., under: str = ..., **options: Any
+        self,
+        behaviour: Function[M],
+        *,
+        name: str | None = ...,
+        under: str = ...,
+        **options: Unpack[SpawnOptions],
     ) -> ActorRef[M]: ...
     @overload
     async def spawn(
-        self, behaviour: Factory[M], *, name: str | None = ..., under: str = ..., **options: Any
+        self,
+        behaviour: Factory[M],
+        *,
+        name: str | None = ...,
+        under: str = ...,
+        **options: Unpack[SpawnOptions],
     ) -> ActorRef[M]: ...
     @overload
     async def spawn(
-        self, behaviour: Supervisor, *, name: str | None = ..., under: str = ..., **options: Any
+        self,
+        behaviour: Supervisor,
+        *,
+        name: str | None = ...,
+        under: str = ...,
+        **options: Unpack[SpawnOptions],
     ) -> ActorRef[Never]: ...
     async def spawn(
         self,
@@ -94,7 +109,7 @@ class System:
         *,
         name: str | None = None,
         under: str = "",
-        **options: Any,
+        **options: Unpack[SpawnOptions],
     ) -> ActorRef[Any]:
         """Start one more actor and return its ref when it is ready.
 
@@ -307,42 +322,53 @@ async def open_system(
 
 @overload
 def open_actor(
-    behaviour: Function[M], *, name: str | None = ..., grace: float = ..., **options: Any
+    behaviour: Function[M],
+    *,
+    name: str | None = ...,
+    grace: float = ...,
+    max_restarts: int = ...,
+    window: float = ...,
+    **options: Unpack[SpawnOptions],
 ) -> AbstractAsyncContextManager[ActorRef[M]]: ...
 @overload
 def open_actor(
-    behaviour: Factory[M] | Actor[M], *, name: str | None = ..., grace: float = ..., **options: Any
+    behaviour: Factory[M] | Actor[M],
+    *,
+    name: str | None = ...,
+    grace: float = ...,
+    max_restarts: int = ...,
+    window: float = ...,
+    **options: Unpack[SpawnOptions],
 ) -> AbstractAsyncContextManager[ActorRef[M]]: ...
 def open_actor(
     behaviour: Function[Any] | Factory[Any] | Actor[Any],
     *,
     name: str | None = None,
     grace: float = 5.0,
-    **options: Any,
+    max_restarts: int = 3,
+    window: float = 5.0,
+    **options: Unpack[SpawnOptions],
 ) -> AbstractAsyncContextManager[ActorRef[Any]]:
     """Run one supervised actor for as long as the block lasts and yield its ref.
 
     It is ``transient`` by default: it may return, and is restarted when it
-    crashes. An `Actor` object instead of a class has one life; its first crash
-    ends the block. `options` are those of `Child`, and ``max_restarts`` and
-    ``window`` of `Supervisor`.
+    crashes. An `Actor` object instead of a class has one life, whatever
+    `max_restarts` says; its first crash ends the block. `options` are those of
+    `Child`, the others those of `open_system`.
     """
-    limits: dict[str, Any] = {
-        key: options.pop(key) for key in ("max_restarts", "window") if key in options
-    }
     options.setdefault("restart", RestartType.TRANSIENT)
     if isinstance(behaviour, Actor):
         actor = behaviour
         name = name or type(actor).__name__
-        limits["max_restarts"] = 0
+        max_restarts = 0
         behaviour = lambda: actor  # noqa: E731  (its name is taken already)
     child = Child(name or _name_of(behaviour), behaviour, **options)
-    return _open_single(child, grace, limits)
+    return _open_single(child, grace, max_restarts, window)
 
 
 @asynccontextmanager
 async def _open_single(
-    child: Child[Any], grace: float, limits: dict[str, Any]
+    child: Child[Any], grace: float, max_restarts: int, window: float
 ) -> AsyncIterator[ActorRef[Any]]:
-    async with open_system(child, grace=grace, **limits) as system:
+    async with open_system(child, grace=grace, max_restarts=max_restarts, window=window) as system:
         yield system[child.name]

@@ -789,4 +789,6 @@ async def test_supervisor_that_gives_up_says_how_the_last_life_ended() -> None:
     # There is no cause to read: nothing crashed.
     assert caught.value.__cause__ is None
     assert caught.value.why == "it returned"
-    assert str(caught.value).endswith("more than 1 restarts within 5 s, at last because it returned")
+    assert str(caught.value).endswith(
+        "more than 1 restarts within 5 s, at last because it returned"
+    )
