@@ -61,7 +61,7 @@ class StageResult:
     """The run whose result this is, if it was replayed."""
     streams: Mapping[str, Any] = attrs.field(default=_NOTHING, converter=freeze, kw_only=True)
     warnings: tuple[str, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
-    """What went wrong beside the stage: an interceptor, a cleanup."""
+    """What went wrong beside the stage: in an interceptor."""
     duration_ms: float = attrs.field(kw_only=True)
     """By the monotonic clock; without that, the distance of the two wall times."""
 
