@@ -353,7 +353,7 @@ def test_unknown_keys_are_refused_by_name_when_strict(value: Any, unknown: dict[
     with pytest.raises(REFUSALS) as refused:
         type(value).from_dict(value.to_dict() | unknown, strict=True)
 
-    assert refused.value.found == sorted(unknown)
+    assert getattr(refused.value, "found", None) == sorted(unknown)
 
 
 @pytest.mark.spec("10.1.9")
