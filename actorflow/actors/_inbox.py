@@ -70,7 +70,10 @@ class Tick:
         if self._every is None:
             self._forget()
         else:
-            self._timer = self._cell.core.timers.at(self._timer.when + self._every, self._fire)
+            core, due = self._cell.core, self._timer.when
+            # One step over all that were missed: a machine that slept has missed millions.
+            missed = (core.clock() - due) // self._every
+            self._timer = core.timers.at(due + (missed + 1) * self._every, self._fire)
         # An actor that is too slow for its ticks gets one, not a heap of them.
         if not self._pending:
             self._pending = True

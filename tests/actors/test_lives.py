@@ -525,6 +525,25 @@ async def test_repeated_tick_keeps_its_pace_and_does_not_pile_up(autojump_clock:
     assert seen == [1, 2, 4.5, 5, 6]
 
 
+async def test_repeated_tick_steps_over_what_was_missed(mock_clock: Clock) -> None:
+    beats: list[float] = []
+
+    async def behave(inbox: Inbox[Any]) -> None:
+        start = trio.current_time()
+        inbox.ctx.send_every(0.25, "beat")
+        async for _ in inbox:
+            beats.append(trio.current_time() - start)
+
+    async with open_actor(behave):
+        # Four billion calls, one by one, would take an hour.
+        for leap in (1e9 + 0.125, 0.125, 0.125):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(leap)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert beats == [1e9 + 0.125, 1e9 + 0.25]
+
+
 async def test_tick_comes_before_what_is_queued(autojump_clock: Clock) -> None:
     seen: list[str] = []
 
