@@ -198,19 +198,15 @@ class Session:
         self._token = f"{self.id}.{secrets.token_urlsafe(24)}"
         return self._token
 
-    def redeem(self, token: str, principal: Principal) -> bool:
-        """Whether `token` resumes this session. It does so once."""
-        known, self._token = self._token, None
-        if (
-            known is not None
-            and hmac.compare_digest(known.encode(), token.encode())
+    def accepts(self, token: str, principal: Principal) -> bool:
+        """Whether `token` resumes this session. `ready` makes the next one."""
+        return (
+            self._token is not None
+            and hmac.compare_digest(self._token.encode(), token.encode())
             and principal.id == self.principal.id
             and self.ending is None
             and not self.is_draining
-        ):
-            return True
-        self._token = known
-        return False
+        )
 
     def ready(self, *, resumed: bool, is_resumable: bool) -> Ready:
         """What greets a connection."""
@@ -479,7 +475,7 @@ class Session:
             played_ms = self._played_by_the_clock(turn)
         turn.playback = turn.playback.interrupted(discarded_ms, played_ms)
         turn.is_over = True
-        turn.has_finished = not turn.has_task
+        turn.has_finished = turn.has_finished or not turn.has_task
         turn.scope.cancel(reason=reason)
         self._pacer = self._pacer.cleared()
         self._room.set()
@@ -517,7 +513,7 @@ class Session:
     def next_message(self, now: float) -> ServerMessage | float | None:
         """What to send next; or when to ask again; or None if there is nothing."""
         control = self.next_control()
-        if control is not None or self.ending is not None:
+        if control is not None:
             return control
         head = self._outbox.peek()
         if isinstance(head, ReplyAudio) and self._pacer.due > now:

@@ -189,8 +189,9 @@ class Sessions:
         session = self._open.get(start.resume_token.partition(".")[0])
         if session is None or start.last_seq >= session.replay.next_seq:
             return refusal
-        if not session.redeem(start.resume_token, principal):
+        if not session.accepts(start.resume_token, principal):
             return refusal
+        # Until here nothing has waited, so of two that come with one token one is late.
         session.replay.acknowledge(start.last_seq)
         gap = session.replay.has_gap(start.last_seq)
         greeting: tuple[ServerMessage, ...] = (session.ready(resumed=True, is_resumable=True),)

@@ -298,6 +298,7 @@ async def test_silent_peer_is_given_up(autojump_clock: MockClock) -> None:
         assert house.states == {"idle": 1}
         await trio.sleep(2)
         assert house.states == {"detached": 1}
+        assert caller.connection.closed == (1006, "")
         await trio.sleep(5)
         assert house.states == {}
 
@@ -486,7 +487,7 @@ async def test_client_that_comes_back_has_missed_nothing(autojump_clock: MockClo
     assert again.ready.resumed
     assert again.ready.session_id == caller.ready.session_id
     assert again.ready.resume_token != caller.ready.resume_token
-    resumed = house.sink.assert_emitted("session.resumed", gap=False)
+    resumed = house.sink.assert_emitted("session.resumed", gap=False, replayed=5)
     assert resumed["detached_seconds"] == pytest.approx(5.5)
 
 

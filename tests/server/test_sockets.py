@@ -273,10 +273,15 @@ async def test_nobody_may_be_slow_with_the_handshake() -> None:
 
 @pytest.mark.spec("A104")
 async def test_client_is_not_waited_for_after_a_wrong_request() -> None:
-    async with serving() as server:
+    async with serving(config={"max_connections": 1}) as server:
         answer = await raw(server, UPGRADE.replace(b"13\r\n\r\n", b"99\r\n\r\n"))
+        begin, next_answer = trio.current_time(), b""
+        while not next_answer.startswith(b"HTTP/1.1 101"):
+            next_answer = await raw(server, UPGRADE, b"\x88\x82\0\0\0\0\x03\xe8")
+        took = trio.current_time() - begin
 
     assert answer.startswith(b"HTTP/1.1 426")
+    assert took < ServerConfig().handshake_timeout / 2
 
 
 async def test_nobody_answers_at_all() -> None:

@@ -358,9 +358,13 @@ async def test_turn_can_be_interrupted_until_its_last_word_has_left(
         await trio.sleep(0.5)
         await caller.say(Interrupt())
         interrupted = await caller.hear_a(Interrupted)
+        assert caller.said(TurnCompleted) == []
+        await caller.say(UserText("and now?"))
+        with trio.fail_after(5):
+            end = await caller.hear_a(TurnCompleted)
 
     assert interrupted.discarded_ms == 1000 - (500 + 100 + 40)
-    assert caller.said(TurnCompleted) == []
+    assert end.turn_id == "turn-2"
 
 
 @pytest.mark.spec("A102")
@@ -415,8 +419,27 @@ async def test_words_that_interrupt_are_heard_by_the_next_turn(autojump_clock: M
     assert heard == {"turn-2": 4 * len(PIECE)}
 
 
-async def test_zero_stale_audio_in_many_interruptions(autojump_clock: MockClock) -> None:
-    async with open_house(talk, outbound_messages=20) as house:
+async def test_speaker_is_free_after_an_interruption(autojump_clock: MockClock) -> None:
+    async def say_two_pieces(session: Session, turn: Turn) -> None:
+        await turn.send_audio(PIECE * 100)
+
+    async with open_house(say_two_pieces, piece_ms=1000) as house:
+        caller = await house.call()
+        await caller.say(UserText("x"))
+        await caller.hear_a(ReplyAudio)
+        begin = trio.current_time()
+        await caller.say(Interrupt(), UserText("y"))
+        await caller.hear_a(ReplyAudio)
+
+        assert trio.current_time() == begin
+
+
+# With the large outbox turns have returned while they can still be interrupted.
+@pytest.mark.parametrize("outbound_messages", [20, 1000])
+async def test_zero_stale_audio_in_many_interruptions(
+    autojump_clock: MockClock, outbound_messages: int
+) -> None:
+    async with open_house(talk, outbound_messages=outbound_messages) as house:
         caller = await house.call()
         for number in range(1, 301):
             await caller.say(UserText("talk"))
