@@ -17,7 +17,7 @@ from ._enrichments import DocumentEnrichment, Enrichments, MemoryEnrichment, Pro
 from ._extensions import ExtensionRegistry, as_extensions, consulting
 from ._frozen import EMPTY, EMPTY_LIST, FrozenDict, FrozenList, as_metadata
 from ._identity import RunIdentity
-from ._value import Value, as_created_at
+from ._value import Value, as_created_at, require
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -36,9 +36,13 @@ else:
 class ContextSnapshot(Value, Generic[ExtensionsT]):
     """Everything that is known when a run starts."""
 
-    run_id: RunIdentity
-    enrichments: Enrichments | None = None
-    conversation: Conversation | None = None
+    run_id: RunIdentity = attrs.field(validator=require(RunIdentity))
+    enrichments: Enrichments | None = attrs.field(
+        default=None, validator=attrs.validators.optional(require(Enrichments))
+    )
+    conversation: Conversation | None = attrs.field(
+        default=None, validator=attrs.validators.optional(require(Conversation))
+    )
     extensions: ExtensionsT | None = attrs.field(default=None, converter=as_extensions)
     """None, one bundle, or a mapping of bundles and JSON."""
     input_text: str | None = None

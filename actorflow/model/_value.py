@@ -67,6 +67,16 @@ def require_uuid(_: object, field: attrs.Attribute[Any], value: object) -> None:
     raise refusal(field.name, value, "a UUID, the text of one or None")
 
 
+def require(kind: type) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    """A validator of fields that hold a `kind`."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            raise InvalidTypeError(field.name, value, f"a {kind.__name__}")
+
+    return check
+
+
 def as_created_at(value: datetime) -> datetime:
     return as_utc("created_at", value)
 

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 import actorflow.model
 from actorflow import clock
-from actorflow.errors import InvalidDeltaError, WireFormatError
+from actorflow.errors import InvalidDeltaError, InvalidTypeError, WireFormatError
 from actorflow.model import (
     ContextSnapshot,
     Conversation,
@@ -223,6 +223,14 @@ def test_properties_are_read_only_and_no_arguments(name: str) -> None:
     flat: dict[str, Any] = {name: None}
     with pytest.raises(TypeError):
         ContextSnapshot(RunIdentity(), **flat)
+
+
+@pytest.mark.parametrize("name", ["run_id", "enrichments", "conversation"])
+def test_groups_of_another_type_are_refused_by_name(name: str) -> None:
+    wrong: dict[str, Any] = {"run_id": RunIdentity(), name: {"messages": []}}
+
+    with pytest.raises(InvalidTypeError, match=name):
+        ContextSnapshot(**wrong)
 
 
 async def test_a_snapshot_knows_when_it_was_made(mock_clock: MockClock) -> None:
