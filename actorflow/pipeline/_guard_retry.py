@@ -62,12 +62,20 @@ class GuardRetryPolicy:
     """How long after the first refusal another repetition may begin."""
 
 
+def _check_policies(_: object, __: object, policies: Mapping[str, object]) -> None:
+    for guard, policy in policies.items():
+        if not isinstance(policy, GuardRetryPolicy):
+            raise InvalidTypeError(f"policies[{guard!r}]", policy, "a GuardRetryPolicy")
+
+
 @final
 @attrs.frozen
 class GuardRetryStrategy:
     """The policies of a pipeline's guards by name."""
 
-    policies: Mapping[str, GuardRetryPolicy] = attrs.field(factory=FrozenDict, converter=FrozenDict)
+    policies: Mapping[str, GuardRetryPolicy] = attrs.field(
+        factory=FrozenDict, converter=FrozenDict, validator=_check_policies
+    )
 
     def get_policy(self, guard: str) -> GuardRetryPolicy | None:
         """The policy of a guard, if it has one."""
@@ -108,8 +116,10 @@ def _why_not(guard: str, retry_stage: str, specs: Mapping[str, StageSpec]) -> st
         return "it is the guard itself"
     if retry_stage not in specs[guard].dependencies:
         return f"{retry_stage!r} is no direct dependency of {guard!r}"
-    repeated = _repeated_with(retry_stage, specs)
-    for spec in specs.values():
+    streaming = [spec for spec in specs.values() if spec.stream_from]
+    # What is repeated matters to streams alone, and most pipelines have none.
+    repeated = _repeated_with(retry_stage, specs) if streaming else frozenset()
+    for spec in streaming:
         for source in spec.stream_from:
             if not repeated.isdisjoint((spec.name, source)):
                 return (

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, final
+from typing import Any, TypedDict, final
 
 import attrs
 
 from actorflow.errors import PipelineValidationError, contract_error
 
 from ._failure_mode import FailureMode
+from ._guard_retry import GuardRetryStrategy
 from ._spec import is_count, is_limit
-
-if TYPE_CHECKING:
-    from ._guard_retry import GuardRetryStrategy
 
 
 class PipelineKeywords(TypedDict, total=False):
@@ -55,6 +53,13 @@ class PipelineOptions:
             )
         if not (self.stage_timeout is None or is_limit(self.stage_timeout)):
             raise _impossible("stage_timeout", self.stage_timeout, "seconds above 0 or None")
+        strategy = self.guard_retry_strategy
+        if not (strategy is None or isinstance(strategy, GuardRetryStrategy)):
+            raise _impossible(
+                "guard_retry_strategy",
+                strategy,
+                "a GuardRetryStrategy of policies by guard, or None",
+            )
         if self.cleanup_timeout != 0 and not is_limit(self.cleanup_timeout):
             raise _impossible("cleanup_timeout", self.cleanup_timeout, "seconds, 0 or more")
 

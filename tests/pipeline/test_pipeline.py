@@ -210,6 +210,18 @@ def test_pipeline_tells_what_it_has() -> None:
     assert repr(pipeline) == "<Pipeline 'voice' of 2 stages>"
 
 
+def test_guard_retries_of_another_shape_are_refused_where_they_are_passed() -> None:
+    wrong: Any = 5
+    no_strategy: Any = {"check": GuardRetryPolicy("write")}
+
+    with pytest.raises(InvalidTypeError, match=r"policies\['check'\]"):
+        GuardRetryStrategy({"check": wrong})
+    with pytest.raises(PipelineValidationError, match="a GuardRetryStrategy"):
+        Pipeline(guard_retry_strategy=no_strategy)
+    with pytest.raises(PipelineValidationError, match="a GuardRetryStrategy"):
+        Pipeline().with_options(guard_retry_strategy=wrong)
+
+
 def test_options_are_kept() -> None:
     pipeline = Pipeline(
         "voice",
