@@ -6,8 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping
-from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, final
 
 import attrs
 import trio
@@ -24,7 +23,7 @@ from ._analytics import AnalyticsEvent, AnalyticsExporter
 from ._backlog import Backlog, work_begins, work_ends
 from ._fan_out import TypeFilter
 from ._log_budget import BudgetedLog
-from ._worker import Worker
+from ._worker import OwnedByBlock, Worker
 
 _logger: Final = logging.getLogger("actorflow.events")
 
@@ -42,7 +41,7 @@ class _Entry:
 
 
 @final
-class AnalyticsSink:
+class AnalyticsSink(OwnedByBlock):
     """Turns events into `AnalyticsEvent` objects and exports them, in order.
 
     `emit` waits for the export. `try_emit` leaves the event in a queue, which is
@@ -227,18 +226,6 @@ class AnalyticsSink:
     async def _finish(self) -> None:
         with trio.move_on_after(self._stop_timeout, shield=True):
             await self.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self._worker.enter_block(self.start, self._finish)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._worker.leave_block(kind, error, traceback)  # noqa: ASYNC102 - it shields itself
 
 
 def _name_of(exporter: AnalyticsExporter) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from enum import Enum
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import attrs
 import trio
@@ -30,7 +29,7 @@ from ._log_budget import BudgetedLog
 from ._logging_sink import LoggingEventSink
 from ._metrics import BackpressureMetrics
 from ._sink import EventSink, checked_sink, close_sink, flush_sink, takes_of
-from ._worker import Worker
+from ._worker import OwnedByBlock, Worker
 
 _logger: Final = logging.getLogger("actorflow.events.backpressure")
 
@@ -81,7 +80,7 @@ class SinkStatistics:
 
 
 @final
-class BackpressureAwareEventSink:
+class BackpressureAwareEventSink(OwnedByBlock):
     """Takes events at once and hands them to a slow sink in its own time.
 
     A worker delivers one event after the other, in the order of acceptance. It
@@ -410,18 +409,6 @@ class BackpressureAwareEventSink:
         # Also when the block was cancelled: what was accepted is delivered.
         with trio.CancelScope(shield=True):
             await self.stop(drain=True, timeout=self._stop_timeout)
-
-    async def __aenter__(self) -> Self:
-        await self._worker.enter_block(self.start, self._finish)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._worker.leave_block(kind, error, traceback)  # noqa: ASYNC102 - it shields itself
 
 
 def _check_timeout(name: str, seconds: float) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, final
 
 import trio
 
@@ -16,7 +15,7 @@ from actorflow.errors import ExporterClosedError, ExportError, InvalidExporterEr
 
 from ._analytics import AnalyticsEvent, AnalyticsExporter
 from ._backlog import work_begins, work_ends
-from ._worker import Worker
+from ._worker import OwnedByBlock, Worker
 
 _logger: Final = logging.getLogger("actorflow.events")
 
@@ -24,7 +23,7 @@ OnOverflow = Callable[[int, int], object]
 
 
 @final
-class BufferedExporter:
+class BufferedExporter(OwnedByBlock):
     """Collects events and exports them in batches.
 
     A batch leaves when it is full, when it is asked for, and `flush_interval_seconds`
@@ -311,18 +310,6 @@ class BufferedExporter:
             await self.close()
         if not self.is_empty:
             raise self._export_error()
-
-    async def __aenter__(self) -> Self:
-        await self._worker.enter_block(self.start, self._finish)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._worker.leave_block(kind, error, traceback)  # noqa: ASYNC102 - it shields itself
 
 
 def _check(argument: str, found: object, expected: str, is_fine: bool) -> None:

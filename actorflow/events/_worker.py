@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import final
+from typing import Self, final
 
 import trio
 
 from actorflow.actors import ActorContext, Inbox, System, current_system, open_system
 from actorflow.errors import ActorStoppedError, SinkNotOwnedError
+
+
+class OwnedByBlock(ABC):
+    """Something with a `Worker`, which an `async with` block around it may own."""
+
+    _worker: Worker
+
+    @abstractmethod
+    async def start(self, system: System | None = None) -> None: ...
+
+    @abstractmethod
+    async def _finish(self) -> None:
+        """End the work in order, in limited time, also when the block was cancelled."""
+
+    async def __aenter__(self) -> Self:
+        await self._worker.enter_block(self.start, self._finish)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        # `_finish` shields itself.
+        return await self._worker.leave_block(kind, error, traceback)  # noqa: ASYNC102
 
 
 @final
