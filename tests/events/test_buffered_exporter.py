@@ -188,6 +188,22 @@ async def test_high_water_is_told_once_until_it_has_gone_down() -> None:
 
 
 @pytest.mark.spec("E96")
+@pytest.mark.parametrize(("came_meanwhile", "is_told_again"), [(3, True), (4, False)])
+async def test_high_water_has_gone_down_at_half_of_it(
+    autojump_clock: MockClock, came_meanwhile: int, is_told_again: bool
+) -> None:
+    buffered = BufferedExporter(
+        Exporter(seconds=1), batch_size=8, max_buffer_size=10, high_water_mark=0.8
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(buffered.export_batch, named(*["a"] * 8))
+        await wait_all_tasks_blocked()
+        await buffered.export_batch(named(*["b"] * came_meanwhile))
+
+    assert buffered.stats["high_water_warned"] is not is_told_again
+
+
+@pytest.mark.spec("E96")
 async def test_exception_of_the_callback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: int) -> None:
         raise ZeroDivisionError
