@@ -890,3 +890,26 @@ async def test_single_cleanups_refuse_bad_arguments() -> None:
         await run_with_cleanup(nothing(), fail, cleanup_timeout=-1)
     with pytest.raises(InvalidTypeError, match="work must be a coroutine"):
         await run_with_cleanup(bad, fail)
+
+
+def test_reason_is_never_empty() -> None:
+    token = CancellationToken()
+
+    token.cancel("")
+
+    assert token.reason == "Cancellation requested"
+
+
+async def test_others_run_while_nothing_is_cleaned_up() -> None:
+    registry = CleanupRegistry()
+    seen: list[str] = []
+
+    async def other() -> None:
+        seen.append("other")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        # Twice: tasks that are due at the same time run in any order.
+        await registry.run_all()
+        await registry.run_all()
+        assert seen == ["other"]

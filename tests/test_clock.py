@@ -163,3 +163,18 @@ def test_every_time_and_id_of_the_package_comes_from_clock_and_ids() -> None:
     }
 
     assert found == {}
+
+
+@pytest.mark.spec("G86")
+def test_each_clock_keeps_the_wall_time_it_was_tied_to() -> None:
+    first, second = MockClock(), MockClock()
+    second.jump(50)
+
+    async def look() -> float:
+        return clock.timestamp()
+
+    with clock.starting_at(1000):
+        assert trio.run(look, clock=first) == 1000
+        assert trio.run(look, clock=second) == 1000
+        first.jump(5)
+        assert trio.run(look, clock=first) == 1005

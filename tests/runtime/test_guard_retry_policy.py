@@ -109,3 +109,14 @@ def test_strategy_knows_the_policy_of_each_guard() -> None:
     assert strategy.get_policy("check") is policy
     assert strategy.get_policy("other") is None
     strategy.validate(STAGES)
+
+
+@pytest.mark.spec("30.9.2")
+def test_sets_are_compared_by_their_items() -> None:
+    # They meet in one place of the table, so they come in the order of their making.
+    one, other = (
+        StageOutput.fail("no", {"rules": {0, 8}}),
+        StageOutput.fail("no", {"rules": {8, 0}}),
+    )
+
+    assert hash_retry_payload(one) == hash_retry_payload(other)
