@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
+    ExitStack,
     asynccontextmanager,
     contextmanager,
     suppress,
@@ -100,9 +101,11 @@ class CancellationToken:
                 return
             self._reason = reason or _REQUESTED
             callbacks, self._callbacks = self._callbacks, {}
-        # Outside the lock: callbacks are user code and may use the token.
-        for callback in callbacks.values():
-            _call_back(callback)
+        # Outside the lock: callbacks are user code and may use the token. An interrupt
+        # in one of them must not keep the others from waking who waits.
+        with ExitStack() as calls:
+            for callback in reversed(callbacks.values()):
+                calls.callback(_call_back, callback)
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call `callback` when the token is cancelled, or now if it is already.

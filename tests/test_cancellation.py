@@ -913,3 +913,19 @@ async def test_others_run_while_nothing_is_cleaned_up() -> None:
         await registry.run_all()
         await registry.run_all()
         assert seen == ["other"]
+
+
+def test_interrupt_in_a_callback_keeps_no_other_from_being_called() -> None:
+    token = CancellationToken()
+    called: list[int] = []
+
+    def interrupted() -> None:
+        called.append(1)
+        raise KeyboardInterrupt
+
+    token.on_cancel(interrupted)
+    token.on_cancel(lambda: called.append(2))
+
+    with pytest.raises(KeyboardInterrupt):
+        token.cancel()
+    assert called == [1, 2]
