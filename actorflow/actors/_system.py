@@ -117,14 +117,17 @@ class System:
           behaviour: as for `Child`.
           name: its name; made up from the behaviour's if there is none.
           under: path of the supervisor that shall own it; the system's by default.
-          options: as for `Child`. Unlike those, a spawned actor is ``temporary``
-            by default, and it has no part in group restarts.
+          options: as for `Child`, but a spawned actor is ``temporary`` by default.
+            It has no part in group restarts, so there are no `needs`.
 
         Cancelled while it waits, it takes the actor back.
 
         Raises:
           StartFailedError: if the actor ended before it was ready.
+          NameTakenError: if its supervisor has a child of this name.
           TooManyChildrenError: if its supervisor has as many as it may.
+          ActorStoppedError: if its supervisor is stopping, or down.
+          UnknownActorError: if there is nobody at `under`.
         """
         owner = self._find(under) if under else self._root
         if not isinstance(owner, SupervisorCell):
@@ -137,7 +140,7 @@ class System:
             async with waiting(waiting_cell(), cell):
                 await cell.until(lambda: cell.is_settled or cell.incarnation > 1)
         except BaseException:
-            cell.stop("whoever spawned it was cancelled", final=True)
+            cell.stop("whoever spawned it did not wait for it", final=True)
             raise
         # A second life means that the first one was ready.
         if cell.incarnation == 1 and not cell.was_ready:
@@ -204,12 +207,14 @@ class System:
 
     async def _close(self) -> None:
         root = self._root
+        why = "the system is closing"
         with trio.CancelScope(shield=True):
             if self._grace > 0:
-                root.stop("the system is closing", final=True)
+                root.stop(why, final=True)
                 with trio.move_on_after(self._grace):
                     await root.until_ended()
-            root.kill(f"the system did not close within {self._grace:g} s")
+                why = f"the system did not close within {self._grace:g} s"
+            root.kill(why)
             while root.state is not State.ENDED:
                 with trio.move_on_after(_CLOSE_WARNING):
                     await root.until_ended()

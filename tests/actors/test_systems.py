@@ -139,6 +139,13 @@ async def test_grace_of_zero_is_plain_trio(autojump_clock: Clock) -> None:
     assert log == []
 
 
+async def test_end_without_grace_is_not_told_as_one_that_took_too_long() -> None:
+    async with open_system(Child("a", idle), grace=0) as system:
+        ref = system["a"]
+
+    assert "killed: the system is closing" in str(await ref.wait_stopped())
+
+
 async def test_endless_grace_waits(autojump_clock: Clock) -> None:
     log: list[object] = []
     start = trio.current_time()
