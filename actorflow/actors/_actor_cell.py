@@ -190,8 +190,8 @@ class ActorCell(Cell):
             crashed = isinstance(reason, Crashed)
             self.bury_letter(hand, DeadReason.CRASHED if crashed else DeadReason.KILLED, reason)
 
-    def _close(self, why: str) -> None:
-        self.mailbox.close(why)
+    def _close(self, reason: Reason) -> None:
+        self.mailbox.close(str(reason))
         self.mailbox.empty()
 
     def watch(self, ref: ActorRef[Any]) -> None:

@@ -202,7 +202,7 @@ class Cell(ABC):
         """Account for everything that belonged to the life that just ended."""
 
     @abstractmethod
-    def _close(self, why: str) -> None:
+    def _close(self, reason: Reason) -> None:
         """Give up what would have passed to the next life."""
 
     @abstractmethod
@@ -330,7 +330,7 @@ class Cell(ABC):
         self.final = True
         # First, because listeners hear of dead letters and may ask for a stop.
         self._enter(State.ENDED)
-        self._close(str(reason))
+        self._close(reason)
         for watcher in self._watchers:
             watcher.mailbox.post(Down(self.ref, reason))
         self._watchers.clear()

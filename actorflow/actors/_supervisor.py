@@ -20,7 +20,7 @@ from ._groups import unwrapped
 from ._mailbox import Mailbox
 from ._notices import RestartPlanned, SupervisorGaveUp
 from ._policy import Policy
-from ._reasons import Crashed, Shutdown
+from ._reasons import Crashed, Killed, Shutdown
 from ._spec import Supervisor
 from ._state import State
 from ._supervision import RestartType, affected
@@ -327,14 +327,19 @@ class SupervisorCell(Cell):
         for cell in tuple(self.children.values()):
             cell.plan = None
             if cell.dynamic:
-                cell.bury(Shutdown(str(reason)))
+                cell.bury(_passed_on(reason))
 
-    def _close(self, why: str) -> None:
+    def _close(self, reason: Reason) -> None:
         for cell in tuple(self.children.values()):
-            cell.bury(Shutdown(why))
+            cell.bury(_passed_on(reason))
 
     def statistics(self) -> ActorStatistics:
         return ActorStatistics(restarts=self.restarts)
+
+
+def _passed_on(reason: Reason) -> Reason:
+    """Return why the children of a supervisor that ended for `reason` have no further life."""
+    return reason if isinstance(reason, Killed) else Shutdown(str(reason))
 
 
 def make_cell(

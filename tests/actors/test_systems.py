@@ -143,7 +143,7 @@ async def test_end_without_grace_is_not_told_as_one_that_took_too_long() -> None
     async with open_system(Child("a", idle), grace=0) as system:
         ref = system["a"]
 
-    assert "killed: the system is closing" in str(await ref.wait_stopped())
+    assert await ref.wait_stopped() == Killed("the system is closing")
 
 
 async def test_endless_grace_waits(autojump_clock: Clock) -> None:
