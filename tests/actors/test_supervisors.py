@@ -28,6 +28,7 @@ from actorflow.actors import (
 )
 from actorflow.errors import (
     ActorStoppedError,
+    InvalidArgumentError,
     NameTakenError,
     RestartBudgetExceededError,
     StartFailedError,
@@ -613,6 +614,15 @@ async def test_cancelled_spawn_takes_the_child_back(autojump_clock: Clock) -> No
 
         assert "x" not in system
         assert system.statistics().actors == 0
+
+
+@pytest.mark.parametrize("option", ["needs", "sends_to"])
+async def test_spawned_actor_cannot_speak_of_siblings(option: str) -> None:
+    wrong: Any = {option: "a"}
+
+    async with open_system(member([], "a")) as system:
+        with pytest.raises(InvalidArgumentError, match=f"{option} must be left out"):
+            await system.spawn(lambda: Member([], "b"), **wrong)
 
 
 async def test_killed_supervisor_takes_everything_below_with_it() -> None:
