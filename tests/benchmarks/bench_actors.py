@@ -136,8 +136,7 @@ async def task_and_channel(count: int) -> float:
             receive.close()
             # One at a time, as the lives below.
             await trio.lowlevel.checkpoint()
-        taken = time.process_time() - start
-    return taken
+    return time.process_time() - start
 
 
 async def lives(count: int) -> float:
