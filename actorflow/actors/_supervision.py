@@ -75,10 +75,12 @@ def number(
     wording = f"a number {'above' if above else 'of at least'} {lowest:g}"
 
     def check(_: object, field: attrs.Attribute[Any], value: float) -> None:
-        if not isinstance(value, int | float):
-            raise InvalidTypeError(field.name, value, wording)
-        # NaN compares false with everything, so it fails either way.
-        if not (value > lowest if above else value >= lowest):
+        try:
+            # NaN compares false with everything, so it fails either way.
+            fits = value > lowest if above else value >= lowest
+        except TypeError:
+            raise InvalidTypeError(field.name, value, wording) from None
+        if not fits:
             raise InvalidArgumentError(field.name, value, wording)
 
     return check

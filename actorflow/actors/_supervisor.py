@@ -123,9 +123,9 @@ class SupervisorCell(Cell):
             raise ActorStoppedError(self.path or "the system", "it starts no children now")
         if child.name in self.children:
             raise NameTakenError(self.children[child.name].path)
-        for option, found in (("needs", child.needs), ("sends_to", child.sends_to)):
-            if found:
-                raise InvalidArgumentError(option, found, "left out: it is for declared siblings")
+        if child.needs or child.sends_to:
+            option, found = ("needs", child.needs) if child.needs else ("sends_to", child.sends_to)
+            raise InvalidArgumentError(option, found, "left out: it is for declared siblings")
         if len(self.children) - len(self.spec.children) >= self.spec.max_children:
             raise TooManyChildrenError(self.path, int(self.spec.max_children))
         cell = make_cell(self.core, self, child, dynamic=True)
