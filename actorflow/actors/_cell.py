@@ -160,11 +160,13 @@ class Cell(ABC):
                 try:
                     await self._live()
                     reason = self.stop_reason or Normal()
-                except BaseException as error:  # noqa: BLE001  (what is no crash travels on)
+                # What is no crash travels on, whatever the clean-up does.
+                except BaseException as error:  # noqa: BLE001, ASYNC103
                     crash, travels_on = split_crash(error)
                     try:
-                        await self._clean_up(self._reason_of(crash))
-                    except trio.Cancelled:
+                        # After a kill it may not await, and is not meant to.
+                        await self._clean_up(self._reason_of(crash))  # noqa: ASYNC102
+                    except trio.Cancelled:  # noqa: ASYNC103
                         if travels_on is None:
                             raise
                     # Not even the kill of a clean-up may take its place.

@@ -319,7 +319,8 @@ async def open_system(
                 both = "the block and the actors of its system failed"
                 raise ExceptionGroup(both, [error, failure]) from None
             finally:
-                await system._close()
+                # It shields itself, for `grace` seconds.
+                await system._close()  # noqa: ASYNC102
     failure = system._failure()
     if failure is not None:
         raise failure
