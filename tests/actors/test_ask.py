@@ -66,6 +66,15 @@ async def test_timeout_is_exact_and_also_a_trio_error(
         assert caught.value.waited == 3
 
 
+async def test_ask_that_is_over_leaves_no_timer() -> None:
+    async with open_system(Child("a", echo)) as system:
+        before = len(system._core.timers)
+        for _ in range(3):
+            await system["a"].ask(Echo, timeout=1000)
+
+        assert len(system._core.timers) == before
+
+
 async def test_late_answer_is_dropped_and_counted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -118,6 +118,22 @@ async def test_cancelled_sender_has_not_sent() -> None:
     assert gate.handled == [1, 2]
 
 
+@pytest.mark.parametrize("policy", ["drop_new", "drop_old", conflate(id)])
+async def test_cancelled_sender_has_displaced_nothing(policy: Any) -> None:
+    gate = Gate()
+    async with open_system(Child("gate", gate.behave, capacity=1, policy=policy)) as system:
+        letters = dead_letters(system)
+        await fill(system["gate"], "in hand", "queued")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await system["gate"].tell("too late")
+        gate.open.set()
+
+    assert scope.cancelled_caught
+    assert letters == []
+    assert gate.handled == ["in hand", "queued"]
+
+
 async def test_tell_nowait_refuses_when_full() -> None:
     gate = Gate()
     async with open_system(Child("gate", gate.behave, capacity=1)) as system:
