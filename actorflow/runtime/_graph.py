@@ -161,17 +161,19 @@ class UnifiedStageGraph:
         *,
         event_sink: EventSink | None = None,
         cancel_token: CancellationToken | None = None,
+        runtime: object = None,
     ) -> PipelineResults:
         """Run to the end and return what the stages put out.
 
         `source` is a context, or the snapshot or the text to make one from.
+        `runtime` is what stages and interceptors find as `ctx.runtime`.
 
         Raises:
           UnifiedStageExecutionError: if a stage failed; it carries the results.
           UnifiedPipelineCancelled: if the run was cancelled; it carries the results.
           ContextInUseError: if another run is using the context.
         """
-        run = self._new_run(source, event_sink, cancel_token)
+        run = self._new_run(source, event_sink, cancel_token, runtime)
         with run.claimed():
             await run.supervise()
         return run.outcome()
@@ -183,6 +185,7 @@ class UnifiedStageGraph:
         *,
         event_sink: EventSink | None = None,
         cancel_token: CancellationToken | None = None,
+        runtime: object = None,
     ) -> AbstractAsyncContextManager[RunHandle]:
         """Run beside the `async with` block, which gets a handle to the run.
 
@@ -190,12 +193,18 @@ class UnifiedStageGraph:
         `wait` has raised it. An exception in the block cancels the run, waits for
         its end, and goes on.
         """
-        return self._beside_block(self._new_run(source, event_sink, cancel_token))
+        return self._beside_block(self._new_run(source, event_sink, cancel_token, runtime))
 
     def _new_run(
-        self, source: Source, event_sink: EventSink | None, cancel_token: CancellationToken | None
+        self,
+        source: Source,
+        event_sink: EventSink | None,
+        cancel_token: CancellationToken | None,
+        runtime: object,
     ) -> Run:
         context = context_for(source, self.pipeline_name or "pipeline")
+        if runtime is not None:
+            context.runtime = runtime
         return Run(self, context, event_sink=event_sink, cancel_token=cancel_token)
 
     @asynccontextmanager

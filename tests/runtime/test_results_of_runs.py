@@ -275,3 +275,43 @@ async def test_timer_is_one_for_the_run(autojump_clock: MockClock) -> None:
     await Pipeline.from_stages(early, late).run()
 
     assert timers[0] is timers[1]
+
+
+@pytest.mark.spec("20.7.6")
+async def test_runtime_that_is_passed_in_is_what_stages_find() -> None:
+    found: list[object] = []
+    mine = object()
+
+    @stage
+    async def look(ctx: StageContext) -> None:
+        found.append(ctx.runtime)
+
+    pipeline = Pipeline.from_stages(look)
+    await pipeline.run("text", runtime=mine, interceptors=())
+    await pipeline.run(PipelineContext(runtime=mine), interceptors=())
+    async with pipeline.start("text", runtime=mine, interceptors=()):
+        pass
+    await pipeline.run("text")
+
+    assert found == [mine, mine, mine, None]
+
+
+@pytest.mark.spec("20.8.7")
+async def test_skipped_stage_passes_no_interceptor() -> None:
+    passed: list[str] = []
+
+    class Look(BaseInterceptor):
+        name = "look"
+
+        async def before(self, stage_name: str, ctx: InterceptorContext | PipelineContext) -> None:
+            passed.append(stage_name)
+
+    @stage(after="first", when=lambda inputs: False)
+    async def never(ctx: StageContext) -> None: ...
+
+    @stage(after=edge("first", when="taken"))
+    async def taken(ctx: StageContext) -> None: ...
+
+    await Pipeline.from_stages(first, never, taken).run(interceptors=[Look()])
+
+    assert passed == ["first", "taken"]
