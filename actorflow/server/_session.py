@@ -292,13 +292,19 @@ class Session:
             case Ack(seq):
                 self.replay.acknowledge(seq)
             case Played(turn_id, played_ms):
-                self._reports_playback = True
-                if self.turn is not None and self.turn.id == turn_id:
-                    self.turn.playback = self.turn.playback.acknowledged(played_ms)
+                self._note_playback(turn_id, played_ms)
             case Ping(ping_id):
                 self.put_control(Pong(ping_id))
             case _:  # pragma: no cover - `start` is not allowed any more, audio goes to `hear`
                 raise AssertionError(message)
+
+    def _note_playback(self, turn_id: str, played_ms: float) -> None:
+        self._reports_playback = True
+        turn = self.turn
+        if turn is None or turn.id != turn_id:
+            # It was on its way when that turn ended.
+            return
+        turn.playback = turn.playback.acknowledged(played_ms)
 
     def _take_text(self, text: str) -> None:
         if self.is_draining:

@@ -2,7 +2,7 @@
 
 The gate runs a few hundred of them. To run more::
 
-    ACTORFLOW_PROGRAMS=10000 python -m pytest tests/actors/test_programs.py
+    ACTORFLOW_PROGRAMS=10000 python -m pytest -o faulthandler_timeout=0 tests/actors/test_programs.py
 """
 
 from __future__ import annotations
