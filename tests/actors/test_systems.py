@@ -488,12 +488,13 @@ async def test_time_slice_under_a_real_clock_is_a_millisecond() -> None:
         nursery.start_soon(count)
         for number in range(64):
             system["a"].tell_nowait(number)
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
-        few = ticks
+        while system["a"].statistics().handled < 64:
+            await trio.lowlevel.checkpoint()
+        taken = ticks
         nursery.cancel_scope.cancel()
 
-    assert few < 10
+    # With a turn for the others after each message it would be more than 60.
+    assert taken < 20
 
 
 async def test_open_system_in_a_thread_of_its_own() -> None:
