@@ -365,3 +365,31 @@ class TextToSpeech(Protocol):
     def stream(self, text: str, **options: Any) -> AsyncIterator[SpeechPiece]:
         """Give the audio piece by piece as it is made."""
         ...
+
+
+@runtime_checkable
+class SpeechDetector(Protocol):
+    """Tells speech from silence, frame by frame.
+
+    It listens to one speaker and may remember what it heard, so whoever has several
+    needs one for each. Called on the event loop, thirty times a second and more:
+    a frame has to take a millisecond rather than ten.
+    """
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the frames, in hertz."""
+        ...
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of one frame: 16-bit samples of one channel."""
+        ...
+
+    def probability(self, frame: bytes) -> float:
+        """How likely the next frame is speech, from 0 to 1."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what was heard: what follows does not continue it."""
+        ...

@@ -16,6 +16,7 @@ from actorflow.model import AudioChunk, AudioFormat
 from actorflow.providers import (
     Completion,
     LLMResponse,
+    SpeechDetector,
     SpeechPiece,
     STTResponse,
     Transcription,
@@ -298,3 +299,24 @@ def test_replies_are_what_the_protocols_promise() -> None:
     piece: SpeechPiece = AudioChunk(b"ab")
 
     assert (completion.content, transcription.text, piece.data) == ("Hello", "hi", b"ab")
+
+
+class _Loudness:
+    sample_rate = 16_000
+    frame_size = 4
+
+    def probability(self, frame: bytes) -> float:
+        return max(frame) / 255
+
+    def reset(self) -> None:
+        """Remember nothing anyway."""
+
+
+@pytest.mark.spec("A46")
+def test_detector_of_speech_is_whatever_has_its_methods() -> None:
+    # mypy checks this assignment.
+    detector: SpeechDetector = _Loudness()
+
+    assert isinstance(detector, SpeechDetector)
+    assert not isinstance(LLM, SpeechDetector)
+    assert (detector.probability(bytes(4)), detector.probability(b"\xff" * 4)) == (0, 1)
