@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from random import Random, SystemRandom
-from typing import Final, Never, final
+from typing import Final, final
 
+from actorflow._choice import Choice
 from actorflow.errors import InvalidArgumentError
 
 # Without a state of its own, or forked processes would come back all at once.
 _DICE: Final = SystemRandom()
 
 
-class _Choice(StrEnum):
-    @classmethod
-    def _missing_(cls, value: object) -> Never:
-        raise InvalidArgumentError(cls.__name__, value, "one of " + ", ".join(cls))
-
-
 @final
-class BackoffStrategy(_Choice):
+class BackoffStrategy(Choice):
     """How the delay grows from try to try."""
 
     EXPONENTIAL = "exponential"
@@ -28,7 +22,7 @@ class BackoffStrategy(_Choice):
 
 
 @final
-class JitterStrategy(_Choice):
+class JitterStrategy(Choice):
     """How the delay is spread, so that many callers do not come back at once."""
 
     NONE = "none"

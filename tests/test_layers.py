@@ -25,6 +25,7 @@ ROOT: Final = Path(__file__).parent.parent
 # do not know each other.
 ROWS: Final = (
     ("errors", "clock", "_version"),
+    ("_choice",),
     ("ids", "timestamps", "backoff", "codec", "compression", "cancellation"),
     ("actors", "model"),
     ("events",),

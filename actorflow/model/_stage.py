@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Never, final
+from typing import final
 
-from actorflow.errors import InvalidArgumentError
-
-
-class _Choice(StrEnum):
-    @classmethod
-    def _missing_(cls, value: object) -> Never:
-        raise InvalidArgumentError(cls.__name__, value, "one of " + ", ".join(cls))
+from actorflow._choice import Choice
 
 
 @final
-class StageKind(_Choice):
+class StageKind(Choice):
     """What a stage is for."""
 
     TRANSFORM = "transform"
@@ -27,7 +20,7 @@ class StageKind(_Choice):
 
 
 @final
-class StageStatus(_Choice):
+class StageStatus(Choice):
     """What a stage says about its own call."""
 
     OK = "ok"

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any, Never, final
+from typing import Any, final
 
 import attrs
 
-from actorflow.errors import InvalidArgumentError
+from actorflow._choice import Choice
 
 
 @final
-class IssueSeverity(StrEnum):
+class IssueSeverity(Choice):
     """How much an issue matters; only errors make a pipeline invalid."""
 
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Never:
-        raise InvalidArgumentError("severity", value, "one of " + ", ".join(cls))
 
 
 @final

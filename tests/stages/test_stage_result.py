@@ -227,5 +227,5 @@ def test_issue_is_told_as_json() -> None:
         "line_number": 3,
         "code": None,
     }
-    with pytest.raises(InvalidArgumentError, match="severity must be one of error, warning"):
+    with pytest.raises(InvalidArgumentError, match="IssueSeverity must be one of error, warning"):
         IssueSeverity("fatal")
