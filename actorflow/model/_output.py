@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -170,13 +171,23 @@ class StageOutput(Value):
         data: Mapping[str, Any] | None = None,
         *,
         retryable: bool = True,
+        retry_after_ms: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         version: str | None = None,
     ) -> StageOutput:
-        """It did not work this time; another try may."""
+        """It did not work this time; another try may, `retry_after_ms` from now or later.
+
+        Raises:
+          InvalidArgumentError: if the wait is negative or endless, or in `data` as well.
+        """
+        said = _or_empty(data)
+        if retry_after_ms is not None:
+            if not 0 <= retry_after_ms < math.inf:
+                raise InvalidArgumentError("retry_after_ms", retry_after_ms, "0 or more, finite")
+            said = _merged(data, {"retry_after_ms": retry_after_ms})
         return cls(
             StageStatus.RETRY,
-            _or_empty(data),
+            said,
             error=reason or "Retry requested",
             retryable=retryable,
             metadata=_or_empty(metadata),

@@ -139,7 +139,7 @@ def test_delays_grow_until_the_attempts_are_used_up() -> None:
         (RateLimitError("slow down", 60), 60_000),
         (ServiceUnavailableError("down", 0.5), 1000),
         (ServiceUnavailableError("down", math.inf), 1000),
-        (wants(data={"retry_after_ms": 4000}), 4000),
+        (wants(retry_after_ms=4000), 4000),
         (failed(retryable=True, data={"retry_after_ms": 4000}), 4000),
         (failed(retryable=True, data={"retry_after_ms": "soon"}), 1000),
         (ExceptionGroup("both", [RateLimitError("x", 3), RateLimitError("x", 4)]), 4000),

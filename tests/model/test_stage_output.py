@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
@@ -303,6 +304,25 @@ def test_artifacts_and_events_have_their_types(make: Callable[[], object], argum
 def test_only_failures_may_be_retryable(status: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"status {status}"):
         StageOutput(status, retryable=True)
+
+
+@pytest.mark.spec("W50")
+def test_retry_says_how_long_to_wait() -> None:
+    output = StageOutput.retry("busy", {"queue": 7}, retry_after_ms=250)
+
+    assert output.data == {"queue": 7, "retry_after_ms": 250}
+    assert StageOutput.retry("busy", retry_after_ms=0).data == {"retry_after_ms": 0}
+
+
+@pytest.mark.parametrize("wait", [-1, math.nan, math.inf])
+def test_retry_refuses_waits_that_are_none(wait: float) -> None:
+    with pytest.raises(InvalidArgumentError, match="retry_after_ms must be 0 or more, finite"):
+        StageOutput.retry(retry_after_ms=wait)
+
+
+def test_retry_refuses_two_waits() -> None:
+    with pytest.raises(InvalidArgumentError, match="retry_after_ms must be in only one"):
+        StageOutput.retry(data={"retry_after_ms": 1}, retry_after_ms=2)
 
 
 # Artifacts and events
