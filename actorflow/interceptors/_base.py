@@ -85,6 +85,9 @@ class BaseInterceptor:
     """Lower is further out."""
     observer: bool = False
     """Whether it only watches: its errors, answers and short circuits change nothing."""
+    # Defaults of the class, because a subclass may have an `__init__` that leaves this one out.
+    stages: frozenset[str] | None = None
+    kinds: frozenset[StageKind] | None = None
 
     def __init__(
         self,
@@ -93,8 +96,10 @@ class BaseInterceptor:
         kinds: Collection[StageKind | str] | None = None,
     ) -> None:
         """Wrap the stages with these names and of these kinds; None for all."""
-        self.stages = None if stages is None else frozenset(stages)
-        self.kinds = None if kinds is None else frozenset(map(StageKind, kinds))
+        if stages is not None:
+            self.stages = frozenset(stages)
+        if kinds is not None:
+            self.kinds = frozenset(map(StageKind, kinds))
 
     def applies_to(self, stage_name: str, kind: StageKind) -> bool:
         """Whether it wraps this stage; asked once, when the graph is built."""

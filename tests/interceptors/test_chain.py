@@ -838,6 +838,19 @@ def test_stages_and_kinds_say_what_is_wrapped() -> None:
     assert not by_kind.applies_to("b", StageKind.GUARD)
 
 
+async def test_interceptor_need_not_call_the_initializer_of_its_base() -> None:
+    class Thresholds(BaseInterceptor):
+        def __init__(self, most: int) -> None:
+            self.most = most
+
+        async def after(self, stage_name: str, result: StageResult, ctx: Any) -> StageOutput:
+            return StageOutput.ok(most=self.most)
+
+    result = await call(Stage({}), Thresholds(3))
+
+    assert result.output == StageOutput.ok(most=3)
+
+
 async def test_status_of_the_result_follows_the_output() -> None:
     result = await call(lambda: StageOutput.skip("why"))
 

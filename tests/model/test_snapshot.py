@@ -322,6 +322,7 @@ ALLOWED_IMPORTS = {
     "dataclasses",
     "datetime",
     "enum",
+    "math",
     # for the largest float
     "sys",
     "types",
