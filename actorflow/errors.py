@@ -1061,12 +1061,19 @@ class UnifiedStageExecutionError(StageError):
     def __str__(self) -> str:
         others = [failure.stage for failure in self.failures[1:]]
         more = f" (and {len(others)} more: {', '.join(others)})" if others else ""
-        return f"stage {self.stage!r} failed: {self.original}{more}"
+        return f"stage {self.stage!r} failed: {_cause(self.original)}{more}"
 
     def as_group(self) -> ExceptionGroup[Exception]:
         """All failures as one group, for `except*`."""
         originals = [f.exception for f in self.failures if isinstance(f.exception, Exception)]
         return ExceptionGroup(str(self), originals or [self.original])
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, with its class where the text may say nothing without it."""
+    if isinstance(error, ActorflowError):
+        return str(error)
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 StageExecutionError = UnifiedStageExecutionError

@@ -6,7 +6,7 @@ what that means; when the parent is cancelled, the child is cancelled first.
 Prints:
   de: guten tag
   fr: bonjour
-  xx: failed (stage 'translate' failed: no dictionary for 'xx')
+  xx: failed (stage 'translate' failed: LookupError: no dictionary for 'xx')
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def test_failure_is_told_with_the_line_of_the_stage(command: Command) -> None:
     assert "✗ broken  failed N  TypeError: string indices must be integers" in out
     assert out.endswith("○ after   not_run\n")
     line = SHOP.splitlines().index('    return {"text": ctx.inputs.get("text")["key"]}') + 1
-    assert err.startswith("actorflow: stage 'broken' failed: string indices")
+    assert err.startswith("actorflow: stage 'broken' failed: TypeError: string indices")
     assert err.endswith(f"TypeError in shop.py, line {line}; --traceback shows more\n")
 
 

@@ -230,6 +230,15 @@ async def test_message_names_the_first_and_counts_the_others() -> None:
     assert (more.summary.total_stages, more.summary.completed_stages) == (4, 1)
 
 
+async def test_message_names_the_class_of_an_exception_and_not_of_an_error_of_ours() -> None:
+    async def silent(ctx: StageContext) -> None:
+        raise ZeroDivisionError
+
+    assert str(await failure(spec("a", boom))) == "stage 'a' failed: LookupError: a broke"
+    assert str(await failure(spec("a", silent))) == "stage 'a' failed: ZeroDivisionError"
+    assert "Error" not in str(await failure(spec("a", fail)))
+
+
 async def test_error_survives_pickling() -> None:
     error = await failure(spec("a", boom), spec("b", nothing), failure_mode="continue_on_failure")
 

@@ -175,7 +175,7 @@ async def test_failure_of_a_child_is_a_result(
 
     [result] = results
     assert (result.success, result.canceled, result.error_type) == (False, False, "LookupError")
-    assert result.error == "stage 'boom' failed: gone"
+    assert result.error == "stage 'boom' failed: LookupError: gone"
     assert result.results is not None
     assert list(result.results) == ["done", "boom"]
     assert result.duration_ms == 1000.0
