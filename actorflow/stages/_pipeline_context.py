@@ -67,6 +67,7 @@ def extract_service(topology: str | None) -> str | None:
 
 _PEOPLE_FIELDS: Final = ("request_id", "session_id", "user_id", "org_id", "interaction_id")
 _ID_FIELDS: Final = ("pipeline_run_id", *_PEOPLE_FIELDS)
+_TOLD_FIELDS: Final = (*_ID_FIELDS, "topology", "execution_mode", "parent_run_id")
 _INPUT_FIELDS: Final = (
     "input_text",
     "input_audio_duration_ms",
@@ -106,6 +107,7 @@ def _check_sink(_: object, __: object, sink: EventSink | None) -> None:
 @attrs.define(
     kw_only=True,
     eq=False,
+    repr=False,
     on_setattr=[attrs.setters.convert, attrs.setters.validate, _forget_snapshot],
 )
 class PipelineContext:
@@ -175,6 +177,12 @@ class PipelineContext:
     def __attrs_post_init__(self) -> None:
         if self.ports is None and self.db is not None:
             self.ports = CorePorts(db=self.db)
+
+    def __repr__(self) -> str:
+        # It ends up in logs, so it tells who and what, and nothing that anybody said.
+        named = {name: getattr(self, name) for name in _TOLD_FIELDS}
+        told = [f"{name}={str(value)!r}" for name, value in named.items() if value is not None]
+        return f"PipelineContext({', '.join([*told, f'data_keys={list(self.data)}'])})"
 
     @classmethod
     def create(cls, **fields: Any) -> PipelineContext:

@@ -44,6 +44,7 @@ class SubpipelineResult:
     data: Mapping[str, Any] | None = None
     """The data of each stage by its name; None unless the child succeeded."""
     error: str | None = None
+    """Why it failed, in words; `pipeline.child_failed` has the same as its `error_message`."""
     duration_ms: float = 0.0
     canceled: bool = False
     cancel_reason: str | None = None

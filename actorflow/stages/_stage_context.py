@@ -31,7 +31,7 @@ _NO_CONFIG: Final = FrozenDict()
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class StageContext:
     """What a stage knows, may read, and can ask for; made anew for each try.
 
@@ -65,6 +65,14 @@ class StageContext:
             raise InvalidTypeError("snapshot", self.snapshot, "a ContextSnapshot")
         if self.event_sink is not None:
             checked_sink("event_sink", self.event_sink)
+
+    def __repr__(self) -> str:
+        # It ends up in logs, so it tells nothing that anybody said.
+        run = self.pipeline_run_id
+        return (
+            f"StageContext(stage_name={self.stage_name!r}, pipeline_run_id={run and str(run)!r}, "
+            f"attempt={self.attempt}, try_number={self.try_number})"
+        )
 
     # Available always
 
@@ -228,11 +236,11 @@ class StageContext:
 
     @property
     def deadline(self) -> float:
-        """When this try is out of time, on trio's clock; `inf` without a limit."""
+        """When this try is out of time, in seconds on trio's clock; `inf` without a limit."""
         return self._served("deadline").deadline
 
     def extend_timeout(self, seconds: float) -> None:
-        """Give this try `seconds` from now; without a limit it does nothing."""
+        """Give this try `seconds` from now on, instead of what was left; nothing without a limit."""
         self._served("extend_timeout").extend_timeout(seconds)
 
     @property
@@ -275,7 +283,10 @@ class StageContext:
         await self._served("send").send(item)
 
     async def stream_output(self, source: str | None = None) -> StageOutput:
-        """What a stage named in `stream_from` returned, once it has ended."""
+        """Wait for the end of a stage named in `stream_from`, and return what it returned.
+
+        What it sent is read with `stream`.
+        """
         return await self._served("stream_output").stream_output(source)
 
     @property

@@ -629,3 +629,24 @@ def test_service_is_the_topology_without_its_variant(
     topology: str | None, service: str | None
 ) -> None:
     assert extract_service(topology) == service
+
+
+def test_repr_tells_who_and_what_but_nothing_that_was_said() -> None:
+    run = UUID(int=7)
+    context = PipelineContext(
+        pipeline_run_id=run,
+        topology="chat_fast",
+        input_text="a secret",
+        metadata={"token": "a secret"},
+        # Whatever is in there, a repr does not fail.
+        data={"answer": "a secret", 1: "a secret"},  # type: ignore[dict-item]
+        conversation=Conversation((Message("user", "a secret"),)),
+    )
+    context.outputs.write_sync("ask", StageOutput.ok(text="a secret"))
+
+    assert repr(context) == (
+        f"PipelineContext(pipeline_run_id='{run}', topology='chat_fast', data_keys=['answer', 1])"
+    )
+    assert repr(context.derive_for_stage("ask")) == (
+        f"StageContext(stage_name='ask', pipeline_run_id='{run}', attempt=1, try_number=1)"
+    )
