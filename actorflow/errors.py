@@ -200,15 +200,16 @@ class MailboxFullError(ActorError):
 
 @attrs.define(slots=False, eq=False)
 class ActorStoppedError(ActorError):
-    """The actor takes no messages, now and later."""
+    """The actor takes no messages, or the supervisor no children, now and later."""
 
     why: str
+    refused: str = "messages"
 
     code: ClassVar[str] = "ACTOR-002-STOPPED"
     fix_hint: ClassVar[str] = "Look the actor up again by name, or stop sending when it ends."
 
     def __str__(self) -> str:
-        return f"{self.actor} takes no messages: {self.why}"
+        return f"{self.actor} takes no {self.refused}: {self.why}"
 
 
 @attrs.define(slots=False, eq=False)
@@ -1696,6 +1697,30 @@ class InvalidMemoryError(InvalidArgumentError):
     def __str__(self) -> str:
         # What was found may be what somebody said.
         return f"{self.argument} must be {self.expected}, found {reprlib.repr(self.found)}"
+
+
+# Diagnostics
+
+
+@attrs.define(slots=False, eq=False)
+class MemoryTrackerInactiveError(ActorflowError, RuntimeError):
+    """A memory tracker was asked for a sample while it is not tracing."""
+
+    label: str | None = None
+    """What the sample was to be called."""
+
+    code: ClassVar[str] = "DIAG-001-INACTIVE"
+    fix_hint: ClassVar[str] = "Call `tracker.start()`, or make the tracker with `auto_start=True`."
+
+    def __str__(self) -> str:
+        return "MemoryTracker is not active; call start() first"
+
+
+@attrs.define(slots=False, eq=False)
+class InvalidDiagnosticsError(InvalidArgumentError, TypeError):
+    """A tracker or monitor was given what it cannot work with."""
+
+    code: ClassVar[str] = "DIAG-002-INVALID"
 
 
 # Command line

@@ -115,7 +115,8 @@ class ActorCell(Cell):
             await on_stop(reason)
         except Exception as error:  # noqa: BLE001
             # What ended the actor matters more; this must not take its place.
-            _log.warning("actor_cleanup_failed", exc_info=error, extra={"actor": self.path})
+            extra = {"actor": self.path}
+            _log.warning("actor_cleanup_failed: %s", self.path, exc_info=error, extra=extra)
 
     def _begin_stop(self, why: str) -> None:
         if self.final:

@@ -280,7 +280,8 @@ class Cell(ABC):
         # A task without a stack was not even let begin, by others who hold up the loop.
         stack = [] if self.task is None else _stack(self.task)
         _log.warning(
-            "actor_ignores_kill",
+            "actor_ignores_kill: %s",
+            self.path,
             extra={"actor": self.path, "why": self.why_killed, "stack": stack},
         )
         self._watch_the_dying()
@@ -297,7 +298,8 @@ class Cell(ABC):
         self._settle(reason)
         if isinstance(reason, Crashed):
             _log.warning(
-                "actor_crashed",
+                "actor_crashed: %s",
+                self.path or "the system",
                 exc_info=reason.error,
                 extra={"actor": self.path, "incarnation": self.incarnation},
             )

@@ -83,7 +83,8 @@ class Core:
     def count_ring(self, ring: Sequence[Cell]) -> None:
         """Note a ring of waits that ends by itself, because somebody in it has a deadline."""
         self.rings += 1
-        _log.warning("actors_wait_in_a_ring", extra={"ring": [cell.path for cell in ring]})
+        paths = [cell.path for cell in ring]
+        _log.warning("actors_wait_in_a_ring: %s", " -> ".join(paths), extra={"ring": paths})
 
 
 def _is_virtual(clock: trio.abc.Clock) -> bool:

@@ -135,7 +135,7 @@ class Child(Generic[M]):
     """After which ends it is started again."""
 
     shutdown: float = attrs.field(validator=number(0), kw_only=True)
-    """How long an orderly stop may take before it becomes a kill."""
+    """Seconds that an orderly stop may take before it becomes a kill."""
 
     drain: bool = attrs.field(default=True, kw_only=True)
     """Whether an orderly stop handles what is queued; else it becomes dead letters."""
@@ -146,6 +146,8 @@ class Child(Generic[M]):
     start_timeout: float = attrs.field(
         default=math.inf, validator=number(0, above=True), kw_only=True
     )
+    """Seconds until a start that is not ready counts as failed."""
+
     needs: tuple[str, ...] = attrs.field(default=(), converter=_names, kw_only=True)
     """Earlier siblings it cannot do without (see `Strategy.REST_FOR_ONE`)."""
 

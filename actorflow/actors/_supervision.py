@@ -113,7 +113,7 @@ class Backoff:
     """How long a child waits before its next life.
 
     The wait grows from `base` by `factor` with every failure in a row and never
-    exceeds `cap`. Jitter takes away up to that fraction of it, so that children
+    exceeds `cap`, both in seconds. Jitter takes away up to that fraction of it, so that children
     which failed together do not come back together. A life of `reset_after`
     seconds (default: `cap`) ends the row.
     """

@@ -120,7 +120,9 @@ class SupervisorCell(Cell):
     def spawn(self, child: Child[Any]) -> Cell:
         """Start one more child, which is not waited for."""
         if self._nursery is None or self.stop_reason is not None:
-            raise ActorStoppedError(self.path or "the system", "it starts no children now")
+            raise ActorStoppedError(
+                self.path or "the system", "it is stopping, or down", "children"
+            )
         if child.name in self.children:
             raise NameTakenError(self.children[child.name].path)
         if child.needs or child.sends_to:

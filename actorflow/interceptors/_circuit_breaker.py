@@ -74,7 +74,7 @@ class CircuitBreakerState:
 
 @final
 class CircuitBreakerInterceptor(PlainFacts):
-    """Refuses calls of a stage for a while after it failed several times in a row.
+    """Refuses calls of a stage for `reset_timeout` seconds after several failures in a row.
 
     A whole call counts once, all its tries together. What counts as a failure are
     exceptions, timeouts and outputs that could be tried again; with

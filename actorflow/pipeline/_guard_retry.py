@@ -59,7 +59,7 @@ class GuardRetryPolicy:
     """The keys of the guard's data by which verdicts are compared; None means all."""
 
     timeout_seconds: float | None = attrs.field(default=None, validator=_check_time)
-    """How long after the first refusal another repetition may begin."""
+    """Seconds after the first refusal in which another repetition may begin."""
 
 
 def _check_policies(_: object, __: object, policies: Mapping[str, object]) -> None:

@@ -35,7 +35,8 @@ class StageSpec:
     """One stage of a pipeline: what runs, what it waits for, and under which conditions.
 
     Specs are compared by field, runners among them by `==`. `args` are passed
-    to a class runner as keywords each time it is instantiated.
+    to a class runner as keywords each time it is instantiated. `timeout` is in
+    seconds and holds for each try.
     """
 
     name: str

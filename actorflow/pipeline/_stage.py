@@ -72,7 +72,7 @@ def stage(*declared: Any, **options: Any) -> Any:
 
     A decorated function or class stays what it is and gains an attribute
     `__stage__`, its spec. The name is the given one, else the runner's `name`,
-    else what it is called in the source.
+    else what it is called in the source. `timeout` is in seconds, for each try.
     """
     if not declared:
         return lambda runner: _decorated(runner, options)

@@ -114,7 +114,7 @@ async def test_ring_with_a_deadline_resolves_itself_and_is_counted(
 
         assert isinstance(caught.value.__cause__, AskTimeoutError)
         assert system.statistics().rings == 1
-    warnings = [r for r in caplog.records if r.message == "actors_wait_in_a_ring"]
+    warnings = [r for r in caplog.records if r.message == "actors_wait_in_a_ring: b -> a"]
     assert [(r.levelno, r.__dict__["ring"]) for r in warnings] == [(logging.WARNING, ["b", "a"])]
 
 

@@ -199,8 +199,8 @@ async def test_failing_cleanup_does_not_take_the_place_of_a_crash(
     assert isinstance(reason, Crashed)
     assert isinstance(reason.error, ValueError)
     assert [record.message for record in caplog.records] == [
-        "actor_cleanup_failed",
-        "actor_crashed",
+        "actor_cleanup_failed: Broken-1",
+        "actor_crashed: Broken-1",
     ]
 
 
@@ -440,7 +440,7 @@ async def test_task_that_ignores_a_kill_is_reported_again_and_again(
         await ref.wait_stopped()
 
     messages = [record.message for record in caplog.records]
-    assert messages == ["actor_ignores_kill"] * 2
+    assert messages == ["actor_ignores_kill: stubborn-1"] * 2
     assert any("stubborn" in frame for frame in vars(caplog.records[0])["stack"])
 
 
@@ -453,7 +453,7 @@ async def test_crashes_are_logged_with_their_traceback(caplog: pytest.LogCapture
     assert (record.name, record.levelno, record.message) == (
         "actorflow.actors",
         logging.WARNING,
-        "actor_crashed",
+        "actor_crashed: Recorder",
     )
     assert (record.__dict__["actor"], record.__dict__["incarnation"]) == ("Recorder", 1)
     assert record.exc_info is not None

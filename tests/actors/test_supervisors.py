@@ -597,10 +597,10 @@ async def test_spawn_under_a_stopping_supervisor_is_refused(autojump_clock: Cloc
     async with open_system(Child("sup", Supervisor(member(log, "a", stop=1)))) as system:
         system["sup"].stop()
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ActorStoppedError, match="it starts no children now"):
+        with pytest.raises(ActorStoppedError, match="takes no children: it is stopping"):
             await system.spawn(functools.partial(Member, log, "x"), under="sup")
         await system["sup"].wait_stopped()
-        with pytest.raises(ActorStoppedError, match="it starts no children now"):
+        with pytest.raises(ActorStoppedError, match="takes no children: it is stopping"):
             await system.spawn(functools.partial(Member, log, "x"), under="sup")
 
 
@@ -673,7 +673,7 @@ async def test_spawn_while_a_supervisor_gives_up_is_refused(autojump_clock: Cloc
     async with open_system(Child("sup", inner, restart="temporary")) as system:
         await system["sup/b"].tell("broken")
         await trio.sleep(1)
-        with pytest.raises(ActorStoppedError, match="it starts no children now"):
+        with pytest.raises(ActorStoppedError, match="takes no children: it is stopping"):
             await system.spawn(functools.partial(Member, log, "x"), under="sup")
         await system["sup"].wait_stopped()
 
