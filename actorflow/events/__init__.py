@@ -128,7 +128,9 @@ from ._payloads import (
     WorkStageUnresponsive as WorkStageUnresponsive,
 )
 from ._sink import (
+    AmbientSink as AmbientSink,
     ClosableSink as ClosableSink,
+    EnterStage as EnterStage,
     EventSink as EventSink,
     FlushableSink as FlushableSink,
     NoOpEventSink as NoOpEventSink,

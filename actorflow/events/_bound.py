@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, final
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from actorflow.errors import InvalidArgumentError, InvalidTypeError
 from ._catalogue import is_reserved
 from ._log_failure import log_failure
 from ._now import iso_now
-from ._sink import EventSink, checked_sink, offer_of, takes_of
+from ._sink import EnterStage, EventSink, checked_sink, entry_of, offer_of, takes_of
 
 _logger: Final = logging.getLogger("actorflow.events")
 
@@ -130,6 +130,12 @@ class BoundEventSink:
         """Whether events of this type go anywhere."""
         return self._takes(type)
 
+    @property
+    def enter_stage(self) -> EnterStage | None:
+        """`AmbientSink.enter_stage` of the sink behind, which may raise nothing here."""
+        enter = entry_of(self._sink)
+        return None if enter is None else partial(_enter_quietly, enter)
+
     def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool | None:
         """Stamp an event and hand it over without waiting.
 
@@ -184,6 +190,13 @@ class BoundEventSink:
     def _payload(self, type: str, data: Mapping[str, Any] | None, seq: int) -> dict[str, Any]:
         _warn_if_reserved(type)
         return stamp(data, self._common, seq, iso_now())
+
+
+def _enter_quietly(enter: EnterStage, *, pipeline_run_id: str | None, stage: str) -> None:
+    try:
+        enter(pipeline_run_id=pipeline_run_id, stage=stage)
+    except Exception as error:  # noqa: BLE001 - sinks are user code
+        log_failure("stage.started", error)
 
 
 def check_event_type(type: object) -> None:

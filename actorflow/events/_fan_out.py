@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, final
 
 import attrs
@@ -13,7 +13,17 @@ from actorflow.errors import InvalidArgumentError
 
 from ._everyone import for_everyone
 from ._log_failure import log_failure
-from ._sink import EventSink, Offer, checked_sink, close_sink, flush_sink, offer_of, takes_of
+from ._sink import (
+    EnterStage,
+    EventSink,
+    Offer,
+    checked_sink,
+    close_sink,
+    entry_of,
+    flush_sink,
+    offer_of,
+    takes_of,
+)
 
 
 def _check_patterns(_: object, field: attrs.Attribute[Any], patterns: object) -> None:
@@ -52,6 +62,7 @@ class FilterEventSink:
         self._filter = TypeFilter(include, exclude)
         self._takes = takes_of(sink)
         self._offer = offer_of(sink)
+        self.enter_stage = entry_of(sink)
 
     async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
         """Hand on an event that passes and wait for room."""
@@ -146,6 +157,7 @@ class TeeEventSink:
         self._lanes = [
             _Lane(checked_sink("sinks", sink), takes_of(sink), offer_of(sink)) for sink in sinks
         ]
+        self.enter_stage = _entry_of_all(sinks)
 
     async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
         """Hand over an event everywhere and wait until each sink had room.
@@ -190,6 +202,16 @@ class TeeEventSink:
     async def aclose(self) -> None:
         """Close every sink that can be closed, whatever becomes of the others."""
         await for_everyone([it.sink for it in self._lanes], close_sink, "close failed")
+
+
+def _entry_of_all(sinks: Iterable[EventSink]) -> EnterStage | None:
+    entries = [enter for enter in map(entry_of, sinks) if enter is not None]
+
+    def enter_stage(*, pipeline_run_id: str | None, stage: str) -> None:
+        for enter in entries:
+            enter(pipeline_run_id=pipeline_run_id, stage=stage)
+
+    return enter_stage if entries else None
 
 
 def _offered(lane: _Lane, event: _Entry, errors: list[Exception]) -> bool:

@@ -11,7 +11,7 @@ from actorflow import clock
 from actorflow.errors import InvalidArgumentError
 
 from ._colours import BLUE, GREEN, GREY, RED, YELLOW, painted
-from ._sink import EventSink, checked_sink, close_sink, flush_sink
+from ._sink import EventSink, checked_sink, close_sink, entry_of, flush_sink
 
 _PALETTE: Final = (
     ("error", RED),
@@ -61,6 +61,7 @@ class ObservableEventSink:
         self._capture = capture
         self._stream = stream
         self._downstream = None if downstream is None else checked_sink("downstream", downstream)
+        self.enter_stage = None if downstream is None else entry_of(downstream)
         self._events: deque[dict[str, Any]] = deque(maxlen=max_events)
         self.discarded = 0
         self._born = clock.monotonic()

@@ -72,6 +72,28 @@ class OfferableSink(EventSink, Protocol):
         ...
 
 
+class EnterStage(Protocol):
+    """`AmbientSink.enter_stage`."""
+
+    def __call__(self, *, pipeline_run_id: str | None, stage: str) -> None: ...
+
+
+class AmbientSink(EventSink, Protocol):
+    """A sink that wants something to hold wherever a stage runs, such as a current span.
+
+    Sinks that only hand events on to others have None where none of those wants it.
+    """
+
+    @property
+    def enter_stage(self) -> EnterStage | None:
+        """Is called in the task of a stage, before anything else happens there.
+
+        Context variables that it sets are seen by the stage and by what the stage
+        starts, and by nobody else.
+        """
+        ...
+
+
 def checked_sink(argument: str, candidate: object) -> EventSink:
     """Return `candidate` when it is a sink.
 
@@ -137,6 +159,12 @@ def offer_of(sink: EventSink) -> Offer:
 
 def _declined(**_: object) -> bool:
     return False
+
+
+def entry_of(sink: EventSink) -> EnterStage | None:
+    """How to tell `sink` that a task begins to run a stage; None if it does not care."""
+    enter_stage: EnterStage | None = getattr(sink, "enter_stage", None)
+    return enter_stage
 
 
 async def flush_sink(sink: EventSink) -> None:

@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 from ._otel import OTelEventSink as OTelEventSink
+from ._otel_headers import trace_headers as trace_headers
 from ._otel_system import observe_system as observe_system

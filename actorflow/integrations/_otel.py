@@ -79,7 +79,8 @@ class OTelEventSink:
           MissingExtraError: if opentelemetry is not installed.
         """
         try:
-            from opentelemetry import metrics, propagate, trace
+            from opentelemetry import context, metrics, trace
+            from opentelemetry.trace.propagation import tracecontext
         except ImportError:
             raise MissingExtraError("OTelEventSink", "otel") from None
         if max_open_runs < 1:
@@ -87,7 +88,9 @@ class OTelEventSink:
         if not max_run_age > 0:
             raise InvalidArgumentError("max_run_age", max_run_age, "more than 0 seconds")
         self._trace = trace
-        self._propagate = propagate
+        self._attach = context.attach
+        # W3C, whatever the process has chosen for its own headers.
+        self._w3c = tracecontext.TraceContextTextMapPropagator()
         self._provider = tracer_provider or trace.get_tracer_provider()
         self._tracer = trace.get_tracer("actorflow", tracer_provider=self._provider)
         meter = metrics.get_meter("actorflow", meter_provider=meter_provider)
@@ -99,7 +102,7 @@ class OTelEventSink:
         self._max_run_age = max_run_age
         # In the order in which they began.
         self._runs: dict[str, _Run] = {}
-        # Where a run that is yet to begin belongs: below a stage, or in a trace from outside.
+        # The stage below which a run that is yet to begin belongs.
         self._parents: dict[str, Context] = {}
         self._handlers: Mapping[str, Callable[[_Run, _Payload, int], None]] = {
             "pipeline.completed": self._run_ended,
@@ -131,18 +134,18 @@ class OTelEventSink:
         self.try_emit(type=type, data=data)
         return True
 
-    def continue_trace(self, run_id: str, traceparent: str) -> None:
-        """Let the run with this id, which is yet to begin, continue a W3C trace."""
-        self._parents[run_id] = self._propagate.extract({"traceparent": traceparent})
+    def enter_stage(self, *, pipeline_run_id: str | None, stage: str) -> None:
+        """Make the span of a stage the current one of this task.
 
-    def traceparent(self, run_id: str, stage: str | None = None) -> str | None:
-        """The W3C header for calls made by a run or one of its stages; None if it is not open."""
-        run = self._runs.get(run_id)
-        if run is None:
-            return None
-        carrier: dict[str, str] = {}
-        self._propagate.inject(carrier, self._inside(run.place_of({"stage": stage})))
-        return carrier.get("traceparent")
+        Clients that are instrumented find their parent there. It works where this
+        sink takes events at once: given to the run itself or to a tee, not behind
+        a queue.
+        """
+        run = self._runs.get(str(pipeline_run_id))
+        work = run and run.stages.get(stage)
+        if work:
+            # The context of the task ends with it, so nothing has to be detached.
+            self._attach(self._inside(work.span))
 
     # Events
 
@@ -174,13 +177,17 @@ class OTelEventSink:
         name = str(data.get("pipeline_name"))
         span = self._tracer.start_span(
             f"pipeline {name}",
-            context=self._parents.pop(run_id, None),
+            context=self._parents.pop(run_id, None) or self._remote_parent(data),
             start_time=time,
             attributes=dict(_attributes(data)),
         )
         first_seq = data.get("seq")
         last_seq = first_seq - 1 if isinstance(first_seq, int) else 0
         self._runs[run_id] = _Run(name, span, clock.monotonic(), last_seq=last_seq)
+
+    def _remote_parent(self, data: _Payload) -> Context | None:
+        # Without one, it is the span that is current where the run was started.
+        return self._w3c.extract(data) if "traceparent" in data else None
 
     def _run_ended(self, run: _Run, data: _Payload, time: int) -> None:
         del self._runs[str(data["pipeline_run_id"])]
@@ -223,6 +230,7 @@ class OTelEventSink:
         if work is not None:
             if work.tries:
                 self._try_ended(work, data, status, time)
+            work.span.set_attributes(data.get("telemetry", {}))
             self._finish(work.span, data, status, time)
         labels = {"pipeline": run.name, "stage": stage, "status": status}
         self._record(self._stage_duration, data, labels)

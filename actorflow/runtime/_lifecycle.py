@@ -11,6 +11,7 @@ import trio
 from actorflow.errors import ActorflowError
 from actorflow.events import WideEventEmitter, stage_counts
 from actorflow.model import StageStatus
+from actorflow.providers import LLMResponse, STTResponse, TTSResponse
 
 from ._run_state import Ending
 from ._stage_life import StageState
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ._streams import StreamEdge
 
 _log: Final = logging.getLogger("actorflow.runtime")
+
+_REPLIES: Final = (LLMResponse, STTResponse, TTSResponse)
 
 STAGE_SKIPPED: Final = "Stage returned skip"
 
@@ -63,6 +66,7 @@ class Lifecycle:
             "stage_count": stage_count,
             "parent_run_id": _text(context.parent_run_id),
             "correlation_id": _text(context.correlation_id),
+            **_trace_of(context),
         }
         self._record(logging.INFO, "run_started", stage_count=stage_count)
         await self._sink.emit(type="pipeline.started", data=data)
@@ -244,7 +248,7 @@ class Lifecycle:
 
 
 def _about_call(spec: StageSpec, attempt: int, end: StageEnd, status: str) -> dict[str, Any]:
-    return {
+    about: dict[str, Any] = {
         "stage": spec.name,
         "kind": str(spec.kind),
         "attempt": attempt,
@@ -252,6 +256,17 @@ def _about_call(spec: StageSpec, attempt: int, end: StageEnd, status: str) -> di
         "tries": end.tries,
         "duration_ms": end.duration_ms,
     }
+    if end.output is not None:
+        for value in end.output.data.values():
+            if isinstance(value, _REPLIES):
+                about["telemetry"] = about.get("telemetry", {}) | value.to_otel_attributes()
+    return about
+
+
+def _trace_of(context: PipelineContext) -> dict[str, str]:
+    """The W3C trace that the run is part of, if whoever started it said so."""
+    found = {key: context.metadata.get(key) for key in ("traceparent", "tracestate")}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def _text(value: object) -> str | None:

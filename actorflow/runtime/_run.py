@@ -131,6 +131,7 @@ class Run:
                 execution_mode=context.execution_mode,
                 topology=context.topology,
             )
+            self.enter_stage = self._sink.enter_stage
             self._lifecycle = Lifecycle(
                 context,
                 self._sink,

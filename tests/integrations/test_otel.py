@@ -16,61 +16,9 @@ from tests.events.story import ended, started, story
 
 pytest.importorskip("opentelemetry.sdk")
 
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-
-class Collector:
-    """An SDK of its own, in memory, and a sink that reports to it."""
-
-    def __init__(self, **options: Any) -> None:
-        self._exporter = InMemorySpanExporter()
-        self._reader = InMemoryMetricReader()
-        tracers = TracerProvider()
-        tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.sink = OTelEventSink(
-            tracer_provider=tracers,
-            meter_provider=MeterProvider(metric_readers=[self._reader]),
-            **options,
-        )
-
-    @property
-    def finished(self) -> tuple[ReadableSpan, ...]:
-        """The spans that have ended, in that order."""
-        return self._exporter.get_finished_spans()
-
-    @property
-    def spans(self) -> dict[str, ReadableSpan]:
-        """The last one of each name."""
-        return {span.name: span for span in self.finished}
-
-    def parent(self, name: str) -> str | None:
-        """The name of a span's parent."""
-        parent = self.spans[name].parent
-        names = {
-            span.context.span_id: span.name for span in self.finished if span.context is not None
-        }
-        return None if parent is None else names.get(parent.span_id, "elsewhere")
-
-    def metrics(self) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-        """Labels and value, or sum, of each data point, by metric."""
-        data = self._reader.get_metrics_data()
-        found: dict[str, list[tuple[dict[str, Any], Any]]] = {}
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    found[metric.name] = [
-                        (
-                            dict(point.attributes or {}),
-                            getattr(point, "value", None) or getattr(point, "sum", None),
-                        )
-                        for point in metric.data.data_points
-                    ]
-        return found
+from tests.integrations.collector import Collector
 
 
 def told(collector: Collector) -> Collector:
@@ -226,27 +174,6 @@ async def test_stage_without_an_end_is_closed_with_its_run() -> None:
     assert collector.spans["pipeline p"].status.status_code is StatusCode.OK
 
 
-def test_trace_goes_in_and_out() -> None:
-    collector = Collector()
-    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    run = BoundEventSink(collector.sink, pipeline_run_id="r")
-    collector.sink.continue_trace("r", f"00-{trace}-{span}-01")
-    assert collector.sink.traceparent("r") is None
-
-    pipeline_started(run)
-    started(run, "a", 1)
-    of_run = collector.sink.traceparent("r")
-    of_stage = collector.sink.traceparent("r", "a")
-    ended(run, "a", "ok", 1, 1.0)
-
-    assert of_run is not None
-    assert of_stage is not None
-    assert of_run.split("-")[1] == of_stage.split("-")[1] == trace
-    context = collector.spans["stage a"].context
-    assert context is not None
-    assert of_stage.split("-")[2] == f"{context.span_id:016x}" != of_run.split("-")[2]
-
-
 def test_events_of_unknown_runs_and_stages_are_let_go() -> None:
     collector = Collector()
     stranger = BoundEventSink(collector.sink, pipeline_run_id="unseen")
@@ -264,12 +191,17 @@ def test_events_of_unknown_runs_and_stages_are_let_go() -> None:
     assert collector.spans == {}
 
 
-def test_parents_of_runs_that_never_begin_are_forgotten() -> None:
+def test_parents_of_children_that_never_begin_are_forgotten() -> None:
     collector = Collector(max_open_runs=1)
+    run = BoundEventSink(collector.sink, pipeline_run_id="r")
+    pipeline_started(run)
     for number in range(3):
-        collector.sink.continue_trace(str(number), "00-" + "1" * 32 + "-" + "2" * 16 + "-01")
+        run.try_emit(
+            type="pipeline.spawned_child",
+            data={"parent_stage_id": "a", "child_run_id": str(number), "pipeline_name": "p"},
+        )
 
-    pipeline_started(BoundEventSink(collector.sink, pipeline_run_id="r"))
+    pipeline_started(BoundEventSink(collector.sink, pipeline_run_id="s"))
 
     assert list(collector.sink._parents) == ["2"]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from .._spec import Delivery, Millis, event
+
+_ABOUT_REPLIES: Final = "`to_otel_attributes()` of the LLM, STT and TTS responses in the output"
 
 
 class WideContext(TypedDict):
@@ -40,6 +42,8 @@ class PipelineStarted(TypedDict):
     stage_count: int
     parent_run_id: str | None
     correlation_id: str | None
+    traceparent: NotRequired[Annotated[str, "W3C trace in the metadata of the run"]]
+    tracestate: NotRequired[str]
 
 
 @event("pipeline.completed", Delivery.WAIT)
@@ -140,6 +144,7 @@ class StageCompleted(TypedDict):
     status: Literal["ok", "cancel"]
     tries: Annotated[int, "calls within this attempt"]
     duration_ms: Millis
+    telemetry: NotRequired[Annotated[dict[str, Any], _ABOUT_REPLIES]]
 
 
 @event("stage.failed", Delivery.TRY)
@@ -155,6 +160,7 @@ class StageFailed(TypedDict):
     error: str
     error_type: str | None
     code: str | None
+    telemetry: NotRequired[Annotated[dict[str, Any], _ABOUT_REPLIES]]
 
 
 @event("stage.skipped", Delivery.TRY)
