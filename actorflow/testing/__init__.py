@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
+from ._calls import (
+    BargeIn as BargeIn,
+    CallRecord as CallRecord,
+    EndOfTurn as EndOfTurn,
+    Heard as Heard,
+    Moment as Moment,
+    Outage as Outage,
+    Writing as Writing,
+    open_session_pair as open_session_pair,
+    place_call as place_call,
+    run_call as run_call,
+)
+from ._calls_leaks import no_leaks as no_leaks
+from ._calls_speech import (
+    ScriptedDetector as ScriptedDetector,
+    ScriptedMic as ScriptedMic,
+    ScriptedRecognizer as ScriptedRecognizer,
+    Speech as Speech,
+    speech_audio as speech_audio,
+    words_in as words_in,
+)
 from ._connection import (
     MemoryConnection as MemoryConnection,
     memory_connection_pair as memory_connection_pair,
