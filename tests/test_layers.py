@@ -47,6 +47,7 @@ PURE: Final = (
     "protocol/*.py",
     "backoff.py",
     "compression.py",
+    "diagnostics/_window.py",
     "actors/_supervision.py",
     "audio/_buffer.py",
     "runtime/_run_state.py",
