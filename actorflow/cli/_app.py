@@ -8,7 +8,9 @@ from actorflow._version import __version__
 
 app = App(name="actorflow", help="Supervised pipelines on trio.", version=__version__)
 
-app.command("actorflow.cli._demo:demo", help="Watch supervisors at work for ten seconds.")
+app.command(
+    "actorflow.cli._demo:demo", help="See pipelines and supervisors at work for ten seconds."
+)
 app.command(
     "actorflow.cli._lint:lint",
     help="Find mistakes in pipelines without running them.",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, redirect_stdout
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Final, final
 
@@ -39,11 +38,11 @@ from actorflow.runtime import (
     UnifiedStageGraph,
 )
 
+from ._interrupts import INTERRUPTED, Interrupts, waiting_for
 from ._run_view import View, as_json, open_view
 from ._target import UNUSABLE, Target, find_pipeline, refuse
 
 CANCELED: Final = 3
-INTERRUPTED: Final = 130
 EXIT_CODES: Final = {RunPhase.COMPLETED: 0, RunPhase.FAILED: 1, RunPhase.CANCELED: CANCELED}
 
 # How often a live view is drawn.
@@ -152,10 +151,10 @@ async def carry_out(
     async with _recording(events) as sinks:
         with open_view(console, steps=steps, stages=stages) as view:
             async with graph.start(text, event_sink=TeeEventSink(view, *sinks)) as run:
-                interrupts = Interrupts(run, view)
+                interrupts = Interrupts(lambda: _stop(run, view), console)
                 async with trio.open_nursery() as beside:
                     beside.start_soon(_redraw, run, view)
-                    with interrupts.caught(console):
+                    with interrupts.caught():
                         error = await _error_of(run)
                     beside.cancel_scope.cancel()
                 view.draw_end(run)
@@ -185,55 +184,14 @@ async def _error_of(run: RunHandle) -> RunError | None:
     return None
 
 
-@final
-class Interrupts:
-    """What Ctrl-C does to a run: first it is stopped in order, then left at once."""
-
-    def __init__(self, run: RunHandle, view: View) -> None:
-        self.came = False
-        self._run = run
-        self._view = view
-
-    @contextmanager
-    def caught(self, console: Console) -> Iterator[None]:
-        """Handle interrupts for the length of the block."""
-        loop = trio.lowlevel.current_trio_token()
-
-        def handle(*_: object) -> None:
-            if self.came:
-                leave(console)
-            self.came = True
-            # Code of a signal handler runs between any two steps of the loop.
-            loop.run_sync_soon(self._stop)
-
-        with _handler(signal.SIGINT, handle):
-            yield
-
-    def _stop(self) -> None:
-        status = self._run.status()
-        if status.ended_at is not None:
-            return
-        self._run.cancel("interrupted")
-        busy = [name for name, state in status.stages.items() if state == "running"]
-        what = ", ".join(busy) or "what has to be cleaned up"
-        self._view.say(f"Interrupted; waiting for {what}. Ctrl-C again leaves at once.")
-        self._view.draw(self._run)
-
-
-@contextmanager
-def _handler(number: signal.Signals, handle: Callable[..., None]) -> Iterator[None]:
-    before = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-def leave(console: Console) -> None:
-    """End the process without waiting for anything."""
-    # A live view has hidden it.
-    console.show_cursor()
-    os._exit(INTERRUPTED)
+def _stop(run: RunHandle, view: View) -> None:
+    status = run.status()
+    if status.ended_at is not None:
+        return
+    run.cancel("interrupted")
+    busy = [name for name, state in status.stages.items() if state == "running"]
+    view.say(waiting_for(busy))
+    view.draw(run)
 
 
 def _print_json(ended: Ended) -> None:

@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from actorflow import clock
-from actorflow.runtime import PipelineResults, RunHandle, RunPhase, RunStatus, StageState
+from actorflow.pipeline import RunResults
+from actorflow.runtime import RunHandle, RunPhase, RunStatus, StageState
 from actorflow.stages import StageResult
 
 LOOKS: Final[Mapping[StageState, tuple[str, str]]] = {
@@ -27,6 +28,7 @@ LOOKS: Final[Mapping[StageState, tuple[str, str]]] = {
     StageState.CANCELED: ("✗", "magenta"),
     StageState.NOT_RUN: ("○", "dim"),
 }
+OVER: Final = frozenset(StageState) - {StageState.WAITING, StageState.QUEUED, StageState.RUNNING}
 PHASES: Final[Mapping[RunPhase, str]] = {
     RunPhase.COMPLETED: "bold green",
     RunPhase.FAILED: "bold red",
@@ -38,23 +40,33 @@ STEPS: Final[Mapping[str, tuple[str, str]]] = {
     "stage.completed": ("{stage} completed in {duration_ms:.1f} ms", "green"),
     "stage.skipped": ("{stage} skipped: {reason}", "dim"),
     "stage.failed": ("{stage} failed after {duration_ms:.1f} ms: {error}", "red"),
+    "stage.canceled": ("{stage} canceled after {duration_ms:.1f} ms", "magenta"),
     "stage.retry_scheduled": ("{stage} failed, tried again in {delay_ms} ms: {error}", "yellow"),
     "guard_retry.scheduled": ("{guard} refused, so {retry_stage} runs again", "yellow"),
     "pipeline.spawned_child": ("{parent_stage_id} starts {pipeline_name}", ""),
 }
-"""What events say about the way of a run; the others go by their type."""
+"""What events say about the way of a run; the others go by their type.
+
+A `stage.failed` whose status is `cancel` reads like an event of its own.
+"""
 
 LATEST: Final = 8
 
 
-def step_of(type: str, data: Mapping[str, Any]) -> Text:
+def step_of(
+    type: str, data: Mapping[str, Any], steps: Mapping[str, tuple[str, str]] = STEPS
+) -> Text:
     """An event in one line."""
-    template, style = STEPS.get(type, ("{stage}: " + type, "cyan"))
-    return Text(template.format_map(defaultdict(lambda: "run", data)), style)
+    if type == "stage.failed" and data.get("status") == "cancel":
+        type = "stage.canceled"
+    template, style = steps.get(type, ("{stage}: " + type, "cyan"))
+    # A run reports without a stage.
+    fields = {"stage": "run"} | {name: it for name, it in data.items() if it is not None}
+    return Text(template.format_map(defaultdict(str, fields)), style)
 
 
-def lines_of(status: RunStatus, results: PipelineResults) -> list[Text]:
-    """The run in one line, and each of its stages in one."""
+def lines_of(status: RunStatus, results: RunResults, *, full: bool = True) -> list[Text]:
+    """The run in one line, and each of its stages in one; `full` with what came of them."""
     names = max(map(len, status.stages), default=0)
     lines = [_headline(status)]
     for name, state in status.stages.items():
@@ -62,7 +74,8 @@ def lines_of(status: RunStatus, results: PipelineResults) -> list[Text]:
         line = Text.assemble((f"{symbol} ", style), f"{name:<{names}}  ", (f"{state:<9}", style))
         if (result := results.stage_results.get(name)) is not None:
             line.append(f"  {_duration(result):>10}  ", "dim")
-            line.append(came_of(result), "" if result.status == "completed" else style)
+            if full:
+                line.append(came_of(result), "" if result.status == "completed" else style)
         line.rstrip()
         lines.append(line)
     return lines

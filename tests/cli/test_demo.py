@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,74 +31,118 @@ from actorflow.actors import (
     SupervisorGaveUp,
 )
 from actorflow.cli import _demo
-from actorflow.cli._demo_view import line_of
-
-ROOT = Path(__file__).parents[2]
-
-
-async def shown(*, terminal: bool) -> str:
-    """What the demo writes, without the codes that move and colour."""
-    file = io.StringIO()
-    await _demo.play(Console(file=file, force_terminal=terminal, width=100, height=40))
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+from actorflow.cli._demo_view import CAPTIONS, line_of
+from actorflow.events import read_events
+from tests.test_layers import ROOT
 
 
-async def test_demo_crashes_restarts_escalates_and_stops_in_order(
-    autojump_clock: MockClock,
+def screen(*, width: int = 80, height: int = 24, terminal: bool = True) -> Console:
+    return Console(
+        file=io.StringIO(), force_terminal=terminal, width=width, height=height, highlight=False
+    )
+
+
+def written(console: Console) -> str:
+    """What was written, without the codes that move and colour."""
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+
+
+async def shown(console: Console, folder: Path) -> str:
+    assert not await _demo.play(console, _demo.Files(folder))
+    return written(console)
+
+
+def in_order(text: str, *lines: str) -> bool:
+    places = [text.index(line) for line in lines]
+    return places == sorted(places)
+
+
+async def test_demo_shows_everything_that_may_happen_to_a_run(
+    autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    out = await shown(terminal=False)
+    out = await shown(screen(terminal=False), tmp_path)
 
-    places = [
-        out.index(line)
-        for line in (
-            "voice/translator crashed: ValueError",
-            "voice restarts voice/translator in 1.2 s",
-            "voice/translator is up again, life 2",
-            "weather restarts weather/link in 0.4 s",
-            "weather restarts weather/link in 0.8 s",
-            "weather gives up on weather/link",
-            "system restarts weather at once",
-            "weather is up again, life 2",
-            "weather/link has stopped",
-            "voice/microphone has stopped",
-            "voice/translator has stopped",
-            "voice/speaker has stopped",
-            "system has stopped",
-        )
-    ]
-    assert places == sorted(places)
-
-
-async def test_demo_loses_the_word_that_crashed_and_no_other(autojump_clock: MockClock) -> None:
-    sums = re.search(r"(\d+) words said, (\d+) heard, (\d+) lost", await shown(terminal=False))
-
-    assert sums is not None
-    said, heard, lost = map(int, sums.groups())
-    assert (said - heard, lost) == (1, 1)
-    assert heard > 50
+    assert in_order(
+        out,
+        "hear reads 'Why'",
+        "listen completed",
+        "services/archive crashed: OSError",
+        "services restarts services/archive in 1.6 s",
+        "services/archive is up again, life 2",
+        "look_up completed",
+        "modest failed after 500.0 ms: nothing is obvious",
+        "modest refused, so write runs again",
+        "translate starts translation",
+        "translation: words started",
+        "translation completed",
+        "answer completed in ",
+        "hold starts music",
+        "music: sing canceled",
+        "music canceled: the caller hung up",
+        "call canceled: the caller hung up",
+        "services/memory has stopped",
+        "system has stopped",
+    )
+    assert {caption for caption in CAPTIONS.values() if out.count(f"-- {caption}\n") != 1} == set()
 
 
-async def test_demo_takes_less_than_fifteen_seconds(autojump_clock: MockClock) -> None:
+async def test_stages_that_wait_for_the_same_begin_together(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    out = await shown(screen(terminal=False), tmp_path)
+
+    begun = re.findall(r"(\d+\.\d) s  (?:remember|feel|look_up) started", out)
+    assert len(begun) == 3
+    assert len(set(begun)) == 1
+
+
+async def test_words_arrive_while_they_are_still_sent(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    out = await shown(screen(terminal=False), tmp_path)
+
+    assert in_order(out, "hear started", "hear reads 'trees'", "listen completed")
+
+
+async def test_demo_takes_less_than_thirty_seconds(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
     start = trio.current_time()
 
-    await shown(terminal=False)
+    await shown(screen(terminal=False), tmp_path)
 
-    assert trio.current_time() - start < 15
+    assert 5 < trio.current_time() - start < 30
 
 
-async def test_terminal_shows_states_and_full_mailboxes(autojump_clock: MockClock) -> None:
-    out = await shown(terminal=True)
+async def test_terminal_shows_progress_tree_and_mail(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    out = await shown(screen(), tmp_path)
 
-    assert re.search(r"✗ translator +down +█{4}·{12}  4/20", out)
-    assert re.search(r"◑ translator +stopping +█", out)
-    assert re.search(r"weather +running +1\b", out)
-    # The last picture: everything has ended, every mailbox is empty.
-    last = out[out.rindex("actor  ") :]
-    assert re.findall(r"[○●✗◑◐] (\w+)", last) == [
-        *("voice", "speaker", "translator", "microphone"),
-        *("weather", "link"),
-    ]
-    assert last.count("ended") == 6
+    assert re.search(r"◐ look_up +running", out)
+    assert re.search(r"━ 2/9 ", out)
+    assert "✗ archive  down  1 in its mailbox" in out
+    assert "● archive  life 2" in out
+    assert re.search(r"├ ● run translation *\n.*│ └ ● words", out)
+    # The last picture: everything has ended.
+    last = out[out.rindex(" system  ") :]
+    assert len(re.findall(r"○ \w+ +ended", last)) == 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 50), (80, 24), (80, 10), (200, 60)])
+async def test_picture_never_leaves_the_terminal(
+    autojump_clock: MockClock, tmp_path: Path, width: int, height: int
+) -> None:
+    console = screen(width=width, height=height)
+
+    lines = (await shown(console, tmp_path)).splitlines()
+
+    assert max(len(line.rpartition("\r")[2]) for line in lines) <= width
+
+
+def test_captions_fit_into_a_terminal() -> None:
+    assert max(map(len, CAPTIONS.values())) <= 80 - len("  0.0 s  ")
 
 
 @pytest.mark.parametrize(
@@ -112,41 +157,78 @@ async def test_terminal_shows_states_and_full_mailboxes(autojump_clock: MockCloc
         (RestartPlanned("s", ("s/a", "s/b"), 0), "s restarts s/a, s/b at once"),
         (RestartPlanned("", ("a",), 0.25), "system restarts a in 0.2 s"),
         (SupervisorGaveUp("s", "s/a", Normal()), "s gives up on s/a"),
-        (DeadLetter("hi", "a", DeadReason.STOPPED), "'hi' for a is a dead letter: stopped"),
+        (DeadLetter("hi", "a", DeadReason.STOPPED), "str for a is a dead letter: stopped"),
     ],
 )
 def test_every_notice_is_one_line(notice: Notice, line: str) -> None:
     assert line_of(notice).plain == line
 
 
-def test_command_plays_the_demo(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command leaves its files; its time is virtual."""
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr(trio, "run", partial(trio.run, clock=MockClock(autojump_threshold=0)))
+    return tmp_path
+
+
+def test_command_ends_with_a_picture_and_the_events(
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_demo, "SECONDS", 0.1)
+    assert _demo.demo() == 0
 
-    _demo.demo()
+    out = capsys.readouterr().out
+    picture, events = folder / "timeline.svg", folder / "events.jsonl"
+    assert re.search(r"^answer +─+", out, re.MULTILINE)
+    assert re.search(r"^call +─+⊘ .* canceled", out, re.MULTILINE)
+    assert f"picture  {picture}\n" in out
+    assert f"events   {events}\n" in out
+    assert picture.read_text("utf-8").startswith("<svg")
+    types = [event.event_type for event in read_events(events)]
+    assert types.count("pipeline.started") == 5
+    assert types.count("pipeline.canceled") == 2
 
-    assert "0 lost with the crash; 0 restarts." in capsys.readouterr().out
 
-
-def test_interrupted_demo_exits_with_130(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_interrupt_ends_a_demo_in_order(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def play(console: Console) -> None:
-        raise BaseExceptionGroup("from a task", [KeyboardInterrupt()])
+    async def interrupted(*arguments: object) -> None:
+        await trio.sleep(2)
+        signal.raise_signal(signal.SIGINT)
+        await trio.sleep_forever()
 
-    monkeypatch.setattr(_demo, "play", play)
+    monkeypatch.setattr(_demo, "_redraw", interrupted)
 
-    with pytest.raises(SystemExit) as caught:
-        _demo.demo()
+    assert _demo.demo() == 130
 
-    assert caught.value.code == 130
-    assert "stopped in order" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert in_order(
+        out,
+        "Interrupted; waiting for remember, feel, look_up. Ctrl-C again",
+        "answer canceled: interrupted",
+        "services has stopped",
+        "Interrupted, and stopped in order.",
+    )
+    assert "call" not in out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interrupt_before_the_first_run_ends_a_demo(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(_demo, "_runs", interrupted)
+
+    assert _demo.demo() == 130
+    assert "waiting for what has to be cleaned up" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
 def test_ctrl_c_stops_the_demo_in_order() -> None:
-    program = "from actorflow.cli._demo import demo; demo()"
+    program = "import sys; from actorflow.cli._demo import demo; sys.exit(demo())"
     with subprocess.Popen(
         [sys.executable, "-u", "-W", "error", "-c", program],
         stdout=subprocess.PIPE,
@@ -159,11 +241,7 @@ def test_ctrl_c_stops_the_demo_in_order() -> None:
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=30)
 
-    assert "Words travel" in first
+    assert "answer started" in first
     assert process.returncode == 130
     assert "Traceback" not in rest
-    assert re.findall(r"(\S+) has stopped", rest) == [
-        *("weather/link", "weather"),
-        *("voice/microphone", "voice/translator", "voice/speaker", "voice"),
-        "system",
-    ]
+    assert in_order(rest, "answer canceled: interrupted", "system has stopped", "picture  ")

@@ -463,7 +463,7 @@ async def test_interrupt_after_the_end_changes_nothing(autojump_clock: MockClock
     async with graph_of(Pipeline.from_stages(done)).start() as run:
         with open_view(Console(quiet=True), steps=False, stages=True) as view:
             await run.wait()
-            _run.Interrupts(run, view)._stop()
+            _run._stop(run, view)
 
     assert run.status().state is RunPhase.COMPLETED
 
