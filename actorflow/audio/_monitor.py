@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Never, final
+from typing import Any, final
 
 import attrs
 
@@ -81,9 +81,6 @@ class BackpressureMonitor:
         self._total = self._dropped = self._blocked = self._peak = 0
         self._blocked_ms = 0.0
 
-    # The next two run for every item of every queue; a call of `max` is what
-    # they would spend most of their time in.
-
     def record_put(self, queue_size: int, max_size: int = 100, share: float = 0.0) -> None:
         """Count an item, after which the queue holds `queue_size`.
 
@@ -91,16 +88,31 @@ class BackpressureMonitor:
           share: how full the queue is by another measure, such as time, as a
             part of 1; the larger of the two counts.
         """
-        self.record_get(queue_size, max_size, share)
+        self._check(queue_size, max_size, share)
+        self._note_put(queue_size, queue_size / max_size, share)
+
+    def record_get(self, queue_size: int, max_size: int = 100, share: float = 0.0) -> None:
+        """Note that the queue holds `queue_size` after an item was taken out."""
+        self._check(queue_size, max_size, share)
+        self._note_get(queue_size / max_size, share)
+
+    # Queues of this package, which cannot be wrong about their size, call these for
+    # every item. What they have in common stands in both, because a call would cost
+    # as much as all of it; so would one of `max`.
+
+    def _note_put(self, queue_size: int, fill: float, share: float) -> None:
+        if share > fill:  # noqa: PLR1730
+            fill = share
+        self._fill = fill = fill * 100
+        if fill >= self._high:
+            self._is_throttling = True
+        elif fill <= self._low:
+            self._is_throttling = False
         self._total += 1
         if queue_size > self._peak:  # noqa: PLR1730
             self._peak = queue_size
 
-    def record_get(self, queue_size: int, max_size: int = 100, share: float = 0.0) -> None:
-        """Note that the queue holds `queue_size` after an item was taken out."""
-        if queue_size < 0 or max_size < 1 or not share >= 0:
-            self._refuse(queue_size, max_size, share)
-        fill = queue_size / max_size
+    def _note_get(self, fill: float, share: float) -> None:
         if share > fill:  # noqa: PLR1730
             fill = share
         self._fill = fill = fill * 100
@@ -135,7 +147,8 @@ class BackpressureMonitor:
             self._total, self._dropped, self._blocked, self._peak, self._blocked_ms
         )
 
-    def _refuse(self, queue_size: int, max_size: int, share: float) -> Never:
+    def _check(self, queue_size: int, max_size: int, share: float) -> None:
         check_count("max_size", max_size, least=1)
         check_count("queue_size", queue_size, least=0)
-        raise InvalidAudioError("share", share, "a part of 1")
+        if not share >= 0:
+            raise InvalidAudioError("share", share, "a part of 1")

@@ -33,7 +33,7 @@ T = TypeVar("T")
 _TURNS: Final = 32
 _TURN_SECONDS: Final = 0.001
 
-_BLOCKED_MS: Final = 1.0
+_BLOCKED: Final = 0.001
 
 
 @final
@@ -63,8 +63,8 @@ class _Waiting:
 
     item: Any = None
     duration_ms: float = 0.0
+    since: float = 0.0
     is_accepted: bool = False
-    since: float = attrs.field(factory=clock.monotonic)
     task: trio.lowlevel.Task = attrs.field(factory=trio.lowlevel.current_task)
 
     async def wait(self, line: OrderedDict[_Waiting, None]) -> None:
@@ -213,10 +213,11 @@ class ChunkQueue(Generic[T]):
             await self._yield()
             return False
         if self._offer(item, duration_ms):
-            if self._is_turn_over():
+            self._turns -= 1
+            if self._turns <= 0 or self._now() >= self._turn_ends:
                 await self._yield()
             return True
-        place = _Waiting(item, duration_ms)
+        place = _Waiting(item, duration_ms, clock.monotonic())
         try:
             await place.wait(self._producers)
         except trio.Cancelled:
@@ -256,7 +257,8 @@ class ChunkQueue(Generic[T]):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._items:
             item = self._next()
-            if self._is_turn_over():
+            self._turns -= 1
+            if self._turns <= 0 or self._now() >= self._turn_ends:
                 await self._yield()
             return item
         if self._is_closed:
@@ -354,7 +356,7 @@ class ChunkQueue(Generic[T]):
             self._push(item, duration_ms)
         else:
             return False
-        if self._monitor.should_throttle() is not self._said_throttled:
+        if self._monitor._is_throttling is not self._said_throttled:
             self._report_throttle()
         return True
 
@@ -374,7 +376,8 @@ class ChunkQueue(Generic[T]):
         self._items.append(item)
         if self._max_ms is not None:
             self._lengthen(duration_ms)
-        self._monitor.record_put(len(self._items), self._max_size, self._share)
+        size = len(self._items)
+        self._monitor._note_put(size, size / self._max_size, self._share)
         if self._consumers:
             place, _ = self._consumers.popitem(last=False)
             place.item = self._take()
@@ -384,7 +387,7 @@ class ChunkQueue(Generic[T]):
         item = self._take()
         if self._producers:
             self._serve_producers()
-        if self._monitor.should_throttle() is not self._said_throttled:
+        if self._monitor._is_throttling is not self._said_throttled:
             self._report_throttle()
         return item
 
@@ -392,7 +395,7 @@ class ChunkQueue(Generic[T]):
         item = self._items.popleft()
         if self._max_ms is not None:
             self._shorten()
-        self._monitor.record_get(len(self._items), self._max_size, self._share)
+        self._monitor._note_get(len(self._items) / self._max_size, self._share)
         return item
 
     def _serve_producers(self) -> None:
@@ -425,8 +428,9 @@ class ChunkQueue(Generic[T]):
         self._share = min(buffered_ms / self._max_ms, 1.0)
 
     def _note_wait(self, place: _Waiting, blocked: list[float]) -> None:
-        blocked_ms = round((clock.monotonic() - place.since) * 1000, 3)
-        if blocked_ms > _BLOCKED_MS:
+        waited = clock.monotonic() - place.since
+        if waited > _BLOCKED:
+            blocked_ms = round(waited * 1000, 3)
             self._monitor.record_blocked(blocked_ms)
             blocked.append(blocked_ms)
 
@@ -463,11 +467,6 @@ class ChunkQueue(Generic[T]):
             )
 
     # Turns
-
-    def _is_turn_over(self) -> bool:
-        # Below 0 too: another task may come here while one yields.
-        self._turns -= 1
-        return self._turns <= 0 or self._now() >= self._turn_ends
 
     async def _yield(self) -> None:
         # What was put or got stays so: whoever is cancelled hears of it next time.
