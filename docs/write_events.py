@@ -13,8 +13,6 @@ from actorflow.events import (
     EventSpec,
     PayloadKey,
     StageSummary,
-    ToolOutputSummary,
-    Violation,
     payload_keys,
 )
 
@@ -42,10 +40,9 @@ def _catalogue() -> Iterator[str]:
         yield f"### {family}\n"
         yield from map(_event, specs)
     yield "### Parts of payloads\n"
-    for part in (StageSummary, ToolOutputSummary, Violation):
-        yield f"#### {part.__name__}\n"
-        yield f"`{part.__name__}`: {part.__doc__}\n"
-        yield _table(payload_keys(part))
+    yield f"#### {StageSummary.__name__}\n"
+    yield f"`{StageSummary.__name__}`: {StageSummary.__doc__}\n"
+    yield _table(payload_keys(StageSummary))
 
 
 def _event(spec: EventSpec) -> str:

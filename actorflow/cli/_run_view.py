@@ -40,7 +40,7 @@ STEPS: Final[Mapping[str, tuple[str, str]]] = {
     "stage.completed": ("{stage} completed in {duration_ms:.1f} ms", "green"),
     "stage.skipped": ("{stage} skipped: {reason}", "dim"),
     "stage.failed": ("{stage} failed after {duration_ms:.1f} ms: {error}", "red"),
-    "stage.canceled": ("{stage} canceled after {duration_ms:.1f} ms", "magenta"),
+    "canceled": ("{stage} canceled after {duration_ms:.1f} ms", "magenta"),
     "stage.retry_scheduled": ("{stage} failed, tried again in {delay_ms} ms: {error}", "yellow"),
     "guard_retry.scheduled": ("{guard} refused, so {retry_stage} runs again", "yellow"),
     "pipeline.spawned_child": ("{parent_stage_id} starts {pipeline_name}", ""),
@@ -58,7 +58,7 @@ def step_of(
 ) -> Text:
     """An event in one line."""
     if type == "stage.failed" and data.get("status") == "cancel":
-        type = "stage.canceled"
+        type = "canceled"
     template, style = steps.get(type, ("{stage}: " + type, "cyan"))
     # A run reports without a stage.
     fields = {"stage": "run"} | {name: it for name, it in data.items() if it is not None}

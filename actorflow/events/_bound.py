@@ -84,7 +84,10 @@ class BoundEventSink:
         counter: EventCounter | None = None,
     ) -> None:
         """Bind `sink` to a run; with `counter`, `first_seq` is that counter's affair."""
-        self._sink = checked_sink("sink", sink)
+        # A run that is started inside another one reports beside it, not through it: what
+        # is stamped twice has the number of one run and the id of the other.
+        sink = sink.sink if isinstance(sink, BoundEventSink) else checked_sink("sink", sink)
+        self._sink = sink
         if not emit_timeout >= 0:
             raise InvalidArgumentError("emit_timeout", emit_timeout, "zero or more seconds")
         self._takes = takes_of(sink)

@@ -58,7 +58,7 @@ class PayloadKey:
 
     name: str
     type: str
-    """For readers: `str or null`, `list of Violation`."""
+    """For readers: `str or null`, `list of StageSummary`."""
     required: bool
     note: str
 

@@ -450,3 +450,19 @@ def test_context_without_a_sink_writes_a_debug_record(caplog: pytest.LogCaptureF
     ]
     with pytest.raises(InvalidTypeError):
         report(nothing, "", None)
+
+
+@pytest.mark.spec("E10", "E18")
+def test_sink_of_another_run_is_not_stamped_through() -> None:
+    recorded = RecordingEventSink(strict=True)
+    outer = BoundEventSink(recorded, pipeline_run_id="outer", topology="t").for_stage("s")
+    inner = BoundEventSink(outer, pipeline_run_id="inner")
+
+    for sink in (outer, inner, outer, inner):
+        sink.try_emit(type="order.placed", data=None)
+
+    recorded.assert_seq_contiguous("outer")
+    recorded.assert_seq_contiguous("inner")
+    assert inner.sink is recorded
+    assert "stage" not in recorded.events[1].data
+    assert "payload_seq" not in recorded.events[1].data

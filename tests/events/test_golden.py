@@ -1,12 +1,14 @@
-"""The JSON of events as runs really emit them, pinned byte by byte.
+"""The JSON of every event as its component really emits it, pinned byte by byte.
 
 `WRITE_GOLDEN=1 pytest tests/events/test_golden.py` writes the files anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,153 +18,168 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actorflow import clock, ids
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
 from actorflow.events import CATALOGUE
-from actorflow.model import StageOutput
 from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy, StageSpec
 from actorflow.runtime import UnifiedStageGraph
-from actorflow.stages import PipelineContext, StageContext
+from actorflow.stages import PipelineContext
 from actorflow.testing import RecordingEventSink
 
-GOLDEN: Final = Path(__file__).parent.parent / "golden" / "events"
-NEW_YEAR: Final = 1_767_225_600.0
+from .golden_scenes import (
+    SCENES,
+    breaking,
+    cancelling,
+    first_payloads,
+    improving,
+    play,
+    slow,
+)
 
-NAMED: Final[Mapping[str, Any]] = {
-    "request_id": "0197a000-0000-7000-8000-00000000000a",
-    "session_id": "0197a000-0000-7000-8000-00000000000b",
-    "user_id": "0197a000-0000-7000-8000-00000000000c",
-    "org_id": "0197a000-0000-7000-8000-00000000000d",
-    "topology": "chat_fast",
-    "execution_mode": "strict",
-}
+ROOT: Final = Path(__file__).parents[2]
+GOLDEN: Final = ROOT / "tests" / "golden"
 
+# Beside the line in CHANGELOG.md that tells users what is new about events.
+SEAL: Final = re.compile(r"<!-- tests/golden: (\w+) -->")
 
-async def slow(ctx: StageContext) -> StageOutput:
-    await trio.sleep(0.1234567)
-    return StageOutput.ok(answer="yes", about="life")
-
-
-async def skipping(ctx: StageContext) -> StageOutput:
-    return StageOutput.skip("nothing to do")
-
-
-async def cancelling(ctx: StageContext) -> StageOutput:
-    await trio.sleep(0.5)
-    return StageOutput.cancel("enough")
-
-
-async def raising(ctx: StageContext) -> None:
-    raise LookupError("no such key")
-
-
-async def improving(ctx: StageContext) -> StageOutput:
-    return StageOutput.ok() if ctx.attempt > 1 else StageOutput.fail("not good enough")
-
-
-async def refusing(ctx: StageContext) -> StageOutput:
-    return StageOutput.fail("never good enough")
-
-
-async def parent(ctx: StageContext) -> None:
-    await ctx.spawn_subpipeline(UnifiedStageGraph([StageSpec("only", slow)], pipeline_name="good"))
-    await ctx.spawn_subpipeline(
-        UnifiedStageGraph([StageSpec("only", raising)], pipeline_name="bad")
-    )
-
-
-def graphs() -> list[UnifiedStageGraph]:
-    return [
-        UnifiedStageGraph(
-            [StageSpec("think", slow, kind="agent"), StageSpec("rest", skipping)],
-            pipeline_name="completes",
-            emit_stage_wide_events=True,
-            emit_pipeline_wide_event=True,
-        ),
-        UnifiedStageGraph([StageSpec("break", raising)], pipeline_name="fails"),
-        UnifiedStageGraph(
-            [StageSpec("stop", cancelling), StageSpec("on", slow)], pipeline_name="cancels"
-        ),
-        UnifiedStageGraph([StageSpec("spawn", parent)], pipeline_name="spawns"),
-        *(
-            UnifiedStageGraph(
-                [
-                    StageSpec("write", slow),
-                    StageSpec("check", guard, dependencies=("write",), kind="guard"),
-                ],
-                pipeline_name="repeats",
-                guard_retry_strategy=GuardRetryStrategy({"check": GuardRetryPolicy("write")}),
-            )
-            for guard in (improving, refusing)
-        ),
-    ]
-
-
-async def emitted(**identity: Any) -> dict[str, Mapping[str, Any]]:
-    """The first payload of each type."""
-    sink = RecordingEventSink(strict=True)
-    for graph in graphs():
-        with suppress(UnifiedStageExecutionError, UnifiedPipelineCancelled):
-            await graph.run(PipelineContext(**identity), event_sink=sink)
-    return {event.type: event.data for event in reversed(sink.events)}
-
-
-def written() -> dict[str, str]:
-    """The text of each golden file."""
-    cases = {}
-    for name, identity in (("with ids", NAMED), ("without ids", {})):
-        with clock.starting_at(NEW_YEAR), ids.seeded(4):
-            cases[name] = trio.run(_emitted_with, identity, clock=MockClock(autojump_threshold=0))
-    types = cases["with ids"].keys() | cases["without ids"].keys()
-    return {
-        f"{type}.json": json.dumps(
-            {name: case[type] for name, case in cases.items()}, sort_keys=True, indent=2
-        )
-        + "\n"
-        for type in types
-    }
-
-
-async def _emitted_with(identity: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return await emitted(**identity)
+Case = Mapping[str, Mapping[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def files() -> dict[str, str]:
-    files = written()
+def full() -> Case:
+    return first_payloads(is_full=True)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Case:
+    return first_payloads(is_full=False)
+
+
+@pytest.fixture(scope="module")
+def files(full: Case, bare: Case) -> dict[str, str]:
+    """The text of each golden file."""
+    files = {
+        f"{type}.json": json.dumps(
+            {"full": full[type], "bare": bare[type]}, sort_keys=True, indent=2
+        )
+        + "\n"
+        for type in SCENES
+    }
     if os.environ.get("WRITE_GOLDEN"):
-        GOLDEN.mkdir(exist_ok=True)
-        for path in GOLDEN.iterdir():
+        for path in (GOLDEN / "events").iterdir():
             path.unlink()
         for name, text in files.items():
-            (GOLDEN / name).write_text(text, "utf-8")
+            (GOLDEN / "events" / name).write_text(text, "utf-8")
     return files
 
 
-def test_runs_emit_what_they_always_have(files: dict[str, str]) -> None:
-    kept = {path.name: path.read_text("utf-8") for path in GOLDEN.iterdir()}
-
-    assert kept.keys() == files.keys()
-    for name in sorted(files):
-        assert kept[name] == files[name], "users read this; see WRITE_GOLDEN"
-
-
-def test_golden_runs_cover_what_runs_emit(files: dict[str, str]) -> None:
-    families = ("pipeline.", "stage.", "guard_retry.")
-    # Retries are the work of an interceptor.
-    elsewhere = {"stage.retry_scheduled", "stage.retry_exhausted"}
-
-    assert {name.removesuffix(".json") for name in files} == {
-        type for type in CATALOGUE if type.startswith(families)
-    } - elsewhere
+def sealed(folder: Path) -> str:
+    """What tells one state of a folder from another."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.json")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
-def test_ids_are_strings_or_null(files: dict[str, str]) -> None:
-    for text in files.values():
-        named, bare = json.loads(text).values()
-        assert named["execution_mode"] == "strict"
-        assert isinstance(named["request_id"], str)
-        assert bare["request_id"] is bare["execution_mode"] is None
+@pytest.mark.spec("E67", "E117")
+def test_every_row_of_the_catalogue_has_a_scene_and_a_file() -> None:
+    assert SCENES.keys() == CATALOGUE.keys()
+    assert {path.name for path in (GOLDEN / "events").iterdir()} == {
+        f"{type}.json" for type in CATALOGUE
+    }
+
+
+@pytest.mark.spec("E5", "E117")
+@pytest.mark.parametrize("type", sorted(SCENES))
+def test_component_emits_what_it_always_has(type: str, files: dict[str, str]) -> None:
+    name = f"{type}.json"
+
+    kept = (GOLDEN / "events" / name).read_bytes()
+
+    assert kept.decode("utf-8") == files[name], "users read this; see WRITE_GOLDEN"
+    assert kept == files[name].encode()
+
+
+@pytest.mark.spec("E117")
+@pytest.mark.parametrize("is_full", [True, False])
+def test_scene_is_the_same_every_time(is_full: bool) -> None:
+    for scene in set(SCENES.values()):
+        first = json.dumps(play(scene, is_full=is_full))
+        assert json.dumps(play(scene, is_full=is_full)) == first, scene
+
+
+@pytest.mark.spec("E118")
+def test_ids_are_strings_in_one_case_and_null_in_the_other(full: Case, bare: Case) -> None:
+    for type in SCENES.keys() - {type for type in SCENES if type.startswith("session.")}:
+        for key in ("request_id", "execution_mode"):
+            assert isinstance(full[type][key], str), type
+            assert bare[type][key] is None, type
+    # Of a session, which has no run and no request.
+    for case in (full, bare):
+        assert isinstance(case["session.opened"]["session_id"], str)
+        assert case["session.opened"]["pipeline_run_id"] is None
+        assert case["session.rejected"]["session_id"] is None
+
+
+@pytest.mark.spec("E118")
+@pytest.mark.parametrize("type", sorted(SCENES))
+def test_optional_keys_are_present_in_one_case_and_absent_in_the_other(
+    type: str, full: Case, bare: Case
+) -> None:
+    optional = {key.name for key in CATALOGUE[type].keys if not key.required}
+
+    assert optional <= full[type].keys()
+    assert not optional & bare[type].keys()
+
+
+@pytest.mark.spec("E120")
+def test_golden_files_change_together_with_the_changelog() -> None:
+    found = SEAL.findall((ROOT / "CHANGELOG.md").read_text("utf-8"))
+
+    assert found == [sealed(GOLDEN)], (
+        "tell users in CHANGELOG.md what has changed about events, and put this there too: "
+        f"<!-- tests/golden: {sealed(GOLDEN)} -->"
+    )
+
+
+@pytest.mark.spec("E120")
+def test_seal_notices_every_change_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    seals = {sealed(tmp_path)}
+    (tmp_path / "a.json").write_text("{ }")
+    seals.add(sealed(tmp_path))
+    (tmp_path / "a.json").rename(tmp_path / "b.json")
+    seals.add(sealed(tmp_path))
+    (tmp_path / "c.json").write_text("")
+    seals.add(sealed(tmp_path))
+
+    assert len(seals) == 4
+
+
+@pytest.mark.spec("E119")
+def test_lists_and_counts_are_sorted(full: Case, bare: Case) -> None:
+    for run in (full["pipeline.wide"], bare["pipeline.wide"]):
+        # Without `sort_keys`, that is in the order in which they were emitted.
+        assert list(run["stage_counts"]) == ["completed", "skipped"]
+        assert [each["stage"] for each in run["stage_details"]] == ["rest", "think"]
+    assert full["stage.wide"]["data_keys"] == ["about", "answer", "reply"]
+
+
+@pytest.mark.spec("E119")
+def test_failed_stages_are_sorted() -> None:
+    sink = RecordingEventSink(strict=True)
+
+    async def run() -> None:
+        graph = UnifiedStageGraph(
+            [StageSpec(name, breaking) for name in ("zeta", "mid", "alpha")],
+            failure_mode="continue_on_failure",
+        )
+        with suppress(UnifiedStageExecutionError):
+            await graph.run(PipelineContext(), event_sink=sink)
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
+
+    assert sink.payloads("pipeline.failed")[0]["failed_stages"] == ["alpha", "mid", "zeta"]
 
 
 @pytest.mark.spec("E84")
@@ -170,7 +187,7 @@ def test_wide_event_tells_every_way_a_run_ends() -> None:
     sink = RecordingEventSink(strict=True)
 
     async def run_all() -> None:
-        for stage, ending in ((slow, "completed"), (raising, "failed"), (cancelling, "canceled")):
+        for stage, ending in ((slow, "completed"), (breaking, "failed"), (cancelling, "canceled")):
             graph = UnifiedStageGraph([StageSpec("only", stage)], emit_pipeline_wide_event=True)
             with suppress(UnifiedStageExecutionError, UnifiedPipelineCancelled):
                 await graph.run(PipelineContext(), event_sink=sink)
@@ -203,11 +220,3 @@ def test_guard_that_ran_twice_has_two_wide_events_and_one_entry() -> None:
     (run_wide,) = sink.payloads("pipeline.wide")
     details = [each for each in run_wide["stage_details"] if each["stage"] == "check"]
     assert [each["status"] for each in details] == ["completed"]
-
-
-def test_lists_and_counts_are_sorted(files: dict[str, str]) -> None:
-    run = json.loads(files["pipeline.wide.json"])["with ids"]
-
-    assert list(run["stage_counts"]) == ["completed", "skipped"]
-    assert [each["stage"] for each in run["stage_details"]] == ["rest", "think"]
-    assert run["stage_details"][1]["data_keys"] == ["about", "answer"]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, TypedDict
 
-from .._spec import Delivery, Millis, event
+from .._spec import Delivery, event
 
 
-class Operation(TypedDict):
-    """Which operation of which stage."""
+class KeyedOperation(TypedDict):
+    """Which operation of which stage, under which idempotency key."""
 
     stage: str
     operation: str
-
-
-class KeyedOperation(Operation, TypedDict):
-    """An operation with an idempotency key."""
-
     key_hash: Annotated[str, "16 hex digits"]
 
 
@@ -37,14 +32,6 @@ class WorkIdempotencyConflict(KeyedOperation, TypedDict):
 
     expected_params_hash: str
     actual_params_hash: str
-
-
-@event("work.replay_rejected", Delivery.WAIT)
-class WorkReplayRejected(Operation, TypedDict):
-    """A request lay outside the replay window."""
-
-    reason: str
-    request_timestamp: str | None
 
 
 @event("work.in_doubt", Delivery.WAIT)
@@ -71,163 +58,6 @@ class WorkRetryAttempt(TypedDict):
     attempt: Annotated[int, "number of the try that starts now, from 2"]
     delay_ms: Annotated[int, "waited"]
     error: Annotated[str, "of the previous try"]
-
-
-class Saga(TypedDict):
-    """What every transition of a saga says."""
-
-    saga: str
-    saga_id: str
-    steps: int
-    failed_step: NotRequired[str]
-    error: NotRequired[str]
-    not_compensated: NotRequired[list[str]]
-    requires_manual_intervention: NotRequired[bool]
-
-
-@event("work.saga_started", Delivery.WAIT)
-class WorkSagaStarted(Saga, TypedDict):
-    """A saga is about to run its first step."""
-
-
-@event("work.saga_completed", Delivery.WAIT)
-class WorkSagaCompleted(Saga, TypedDict):
-    """Every step of a saga is done."""
-
-
-@event("work.saga_compensated", Delivery.WAIT)
-class WorkSagaCompensated(Saga, TypedDict):
-    """A step failed and everything before it was undone."""
-
-
-@event("work.saga_failed", Delivery.WAIT)
-class WorkSagaFailed(Saga, TypedDict):
-    """A step failed and something before it could not be undone."""
-
-
-@event("work.compensation_executed", Delivery.WAIT)
-class WorkCompensationExecuted(TypedDict):
-    """A step was undone."""
-
-    saga: str
-    saga_id: str
-    step: str
-    order: Annotated[int, "1 was undone first"]
-    attempt: int
-    duration_ms: Millis
-    in_doubt: bool
-
-
-@event("work.compensation_failed", Delivery.WAIT)
-class WorkCompensationFailed(TypedDict):
-    """Undoing a step was given up."""
-
-    saga: str
-    saga_id: str
-    step: str
-    order: Annotated[int, "1 was undone first"]
-    attempts: int
-    duration_ms: Millis
-    error: str
-    error_type: str
-    requires_manual_intervention: bool
-
-
-class Checkpoint(TypedDict):
-    """Which record, and how large."""
-
-    stage: str | None
-    checkpoint_id: str
-    size_bytes: int
-
-
-@event("work.checkpoint_saved", Delivery.TRY)
-class WorkCheckpointSaved(Checkpoint, TypedDict):
-    """A record was written."""
-
-
-@event("work.checkpoint_deleted", Delivery.TRY)
-class WorkCheckpointDeleted(Checkpoint, TypedDict):
-    """A record was removed."""
-
-
-@event("work.checkpoint_restored", Delivery.WAIT)
-class WorkCheckpointRestored(Checkpoint, TypedDict):
-    """A resumed run read a record back."""
-
-    stages_restored: int
-    stages_remaining: int
-
-
-@event("work.sandbox_started", Delivery.WAIT)
-class WorkSandboxStarted(TypedDict):
-    """Code is about to run in a sandbox."""
-
-    stage: str
-    backend: str
-    isolation: str
-    guarantees: list[str]
-
-
-@event("work.sandbox_finished", Delivery.WAIT)
-class WorkSandboxFinished(TypedDict):
-    """Code ended in a sandbox."""
-
-    stage: str
-    backend: str
-    outcome: str
-    cpu_seconds: float
-    max_memory_bytes: int
-    wall_seconds: float
-
-
-@event("work.sandbox_refused", Delivery.WAIT)
-class WorkSandboxRefused(TypedDict):
-    """No sandbox gives the guarantees that were asked for."""
-
-    stage: str
-    backend: str | None
-    missing: list[str]
-
-
-@event("work.network_denied", Delivery.WAIT)
-class WorkNetworkDenied(TypedDict):
-    """A connection outwards was refused."""
-
-    tool_name: str
-    stage: str | None
-    host: str
-    port: int
-    reason: str
-
-
-class Quota(TypedDict):
-    """How much of a resource is used up."""
-
-    stage: str
-    resource: str
-    limit: float
-    used: float
-    approximate: bool
-
-
-@event("work.quota_warning", Delivery.TRY)
-class WorkQuotaWarning(Quota, TypedDict):
-    """A quota is nearly used up."""
-
-
-@event("work.quota_exceeded", Delivery.WAIT)
-class WorkQuotaExceeded(Quota, TypedDict):
-    """A quota is used up."""
-
-
-@event("work.stage_unresponsive", Delivery.TRY)
-class WorkStageUnresponsive(TypedDict):
-    """A stage has not reached a checkpoint for too long."""
-
-    stage: str
-    seconds: float
-    stack: list[str]
 
 
 class Circuit(TypedDict):
