@@ -133,6 +133,19 @@ class BoundEventSink:
         """Whether events of this type go anywhere."""
         return self._takes(type)
 
+    def wants(self, type: str) -> bool:
+        """Whether it is worth building the payload of an event that is due now.
+
+        If not, its number is used up here; otherwise the event has to be emitted.
+        """
+        try:
+            if self._takes(type):
+                return True
+        except Exception as error:  # noqa: BLE001 - sinks are user code
+            log_failure(type, error)
+        self._counter.last_seq += 1
+        return False
+
     @property
     def enter_stage(self) -> EnterStage | None:
         """`AmbientSink.enter_stage` of the sink behind, which may raise nothing here."""

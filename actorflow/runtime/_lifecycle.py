@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from actorflow.events import BoundEventSink
     from actorflow.model import StageOutput
     from actorflow.pipeline import StageSpec
-    from actorflow.stages import PipelineContext
+    from actorflow.stages import PipelineContext, StageResult
 
     from ._results import FailureRecord
-    from ._run_state import Cancellation, StageEnd
-    from ._stage_results import Attempt, StageResults
+    from ._run_state import Cancellation, Settle, StageEnd
+    from ._stage_results import StageResults
     from ._streams import StreamEdge
 
 _log: Final = logging.getLogger("actorflow.runtime")
@@ -142,14 +142,14 @@ class Lifecycle:
     # Its stages
 
     def stage_started(self, spec: StageSpec, attempt: int) -> None:
-        if self._takes("stage.started"):
+        if self._sink.wants("stage.started"):
             data = {"stage": spec.name, "kind": str(spec.kind), "attempt": attempt}
             self._sink.try_emit(type="stage.started", data=data)
-        self._record(logging.DEBUG, "stage_started", stage=spec.name, attempt=attempt)
+        if _log.isEnabledFor(logging.DEBUG):
+            self._record(logging.DEBUG, "stage_started", stage=spec.name, attempt=attempt)
 
-    def stage_settled(self, spec: StageSpec, attempt: Attempt) -> None:
+    def stage_settled(self, spec: StageSpec, settle: Settle) -> None:
         """Report the end of an attempt."""
-        settle = attempt.settle
         end, output = settle.end, settle.output
         if end is None:
             self._stage_skipped(spec, output, None)
@@ -159,8 +159,11 @@ class Lifecycle:
             self._stage_failed(spec, settle.attempt, end, "cancel", error)
         else:
             self._stage_ended(spec, settle.attempt, end, end.output)
+
+    def stage_ended_wide(self, result: StageResult) -> None:
+        """Say everything about an attempt in one event, if such events are wanted."""
         if self._stage_wide is not None:
-            self._stage_wide.emit_stage_event(ctx=self._context, result=attempt.result())
+            self._stage_wide.emit_stage_event(ctx=self._context, result=result)
 
     def _stage_ended(
         self, spec: StageSpec, attempt: int, end: StageEnd, output: StageOutput
@@ -174,13 +177,16 @@ class Lifecycle:
                 status = "retry" if end.wanted_retry else "fail"
                 self._stage_failed(spec, attempt, end, status, output.error or "", end.failure)
             case status:
-                self._stage_completed(spec, attempt, end, str(status))
+                self._stage_completed(spec, attempt, end, status)
 
-    def _stage_completed(self, spec: StageSpec, attempt: int, end: StageEnd, status: str) -> None:
-        if self._takes("stage.completed"):
-            data = _about_call(spec, attempt, end, status)
+    def _stage_completed(
+        self, spec: StageSpec, attempt: int, end: StageEnd, status: StageStatus
+    ) -> None:
+        if self._sink.wants("stage.completed"):
+            data = _about_call(spec, attempt, end, str(status))
             self._sink.try_emit(type="stage.completed", data=data)
-        self._record(logging.DEBUG, "stage_completed", stage=spec.name, status=status)
+        if _log.isEnabledFor(logging.DEBUG):
+            self._record(logging.DEBUG, "stage_completed", stage=spec.name, status=str(status))
 
     def _stage_failed(
         self,
@@ -192,7 +198,7 @@ class Lifecycle:
         failure: FailureRecord | None = None,
     ) -> None:
         cause = None if failure is None else failure.exception
-        if self._takes("stage.failed"):
+        if self._sink.wants("stage.failed"):
             data = {
                 **_about_call(spec, attempt, end, status),
                 "error": error,
@@ -206,7 +212,7 @@ class Lifecycle:
         self, spec: StageSpec, output: StageOutput | None, duration_ms: float | None
     ) -> None:
         reason = (output and output.reason) or STAGE_SKIPPED
-        if self._takes("stage.skipped"):
+        if self._sink.wants("stage.skipped"):
             data = {
                 "stage": spec.name,
                 "kind": str(spec.kind),
@@ -233,13 +239,6 @@ class Lifecycle:
         failed = {name: repr(error) for name, error in report.failed}
         level = logging.WARNING if failed else logging.DEBUG
         self._record(level, "cleanup_completed", completed=report.completed, failed=failed)
-
-    def _takes(self, type: str) -> bool:
-        # An event that goes nowhere has a number all the same, but no payload.
-        if self._sink.takes(type):
-            return True
-        self._sink.try_emit(type=type, data=None)
-        return False
 
     def _record(self, level: int, message: str, **about: object) -> None:
         if _log.isEnabledFor(level):

@@ -24,9 +24,9 @@ from actorflow.actors import ActorInfo, ActorStatistics, State, current_system
 from actorflow.cancellation import CancellationToken, CleanupRegistry
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
 from actorflow.events import BoundEventSink, event_sink_scope, get_event_sink
-from actorflow.model import FrozenDict, StageOutput
+from actorflow.model import StageOutput
 from actorflow.pipeline import FailureMode
-from actorflow.stages import PipelineTimer, StageContext, StageInputs
+from actorflow.stages import PipelineTimer, StageInputs
 
 from ._active_runs import find_run, listed
 from ._bus import RealtimeStageBus
@@ -44,7 +44,7 @@ from ._run_state import (
     StageEnd,
 )
 from ._stage_actor import StageCall, failure_of
-from ._stage_results import Attempt, StageResults
+from ._stage_results import StageResults, result_of
 from ._status import RunPhase, RunStatus
 from ._streams import Streams
 
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
 
 EXTERNAL: Final = "<external>"
 USER_REQUESTED: Final = "user_requested"
-
-_NO_STREAMS: Final[Mapping[str, Any]] = FrozenDict()
 
 _Report: TypeAlias = tuple[StageCall, StageEnd | None]
 """A call with its end, or with None when its stage starts."""
@@ -92,14 +90,15 @@ class Run:
         self._given_token = cancel_token
         self._token: CancellationToken | None = None
         self._bus: RealtimeStageBus | None = None
-        self._timer = PipelineTimer()
+        self.timer = PipelineTimer()
         self._home = trio.lowlevel.current_trio_token()
         self._lane: Lane[_Report] = Lane()
         self._nursery: trio.Nursery | None = None
         self._calls: dict[int, StageCall] = {}
-        self._attempts: dict[str, Attempt] = {}
+        self._settles: dict[str, Settle] = {}
+        self._stream_numbers: dict[str, Mapping[str, Any]] = {}
         # The Unix time at zero on trio's clock.
-        self._wall_zero = clock.timestamp() - trio.current_time()
+        self.unix_zero = clock.timestamp() - trio.current_time()
         self._started_at: datetime | None = None
         self._ended_at: datetime | None = None
         self._crash: Exception | None = None
@@ -124,17 +123,17 @@ class Run:
         context, graph = self.context, self.graph
         sink = self._given_sink or context.event_sink or get_event_sink()
         with context.running(self._context_canceled) as self.snapshot:
-            self._sink = context.event_sink = BoundEventSink(
+            self.sink = context.event_sink = BoundEventSink(
                 sink,
                 pipeline_run_id=context.pipeline_run_id,
                 request_id=context.request_id,
                 execution_mode=context.execution_mode,
                 topology=context.topology,
             )
-            self.enter_stage = self._sink.enter_stage
+            self.enter_stage = self.sink.enter_stage
             self._lifecycle = Lifecycle(
                 context,
-                self._sink,
+                self.sink,
                 self.pipeline_name,
                 stage_wide=graph.stage_wide,
                 pipeline_wide=graph.pipeline_wide,
@@ -162,16 +161,17 @@ class Run:
         return PipelineResults(self._state.outputs, failures=failures, stage_results=stage_results)
 
     def _stage_results(self) -> StageResults:
-        if not self.graph.guard_retries:
-            return StageResults(self._attempts)
-        # What was put back to be repeated counts as not run until it is.
-        outputs = self._state.outputs
-        return StageResults(
-            {
-                name: attempt
-                for name, attempt in self._attempts.items()
-                if name in outputs or attempt.settle.output is None
+        settles = self._settles
+        if self.graph.guard_retries:
+            # What was put back to be repeated counts as not run until it is.
+            outputs = self._state.outputs
+            settles = {
+                name: settle
+                for name, settle in settles.items()
+                if name in outputs or settle.output is None
             }
+        return StageResults(
+            settles, self.graph.specs, unix_zero=self.unix_zero, streams=self._stream_numbers
         )
 
     @property
@@ -184,7 +184,7 @@ class Run:
             stages=self._state.states(),
             started_at=self._started_at,
             ended_at=self._ended_at,
-            seq=self._sink.last_seq,
+            seq=self.sink.last_seq,
         )
 
     @property
@@ -264,7 +264,7 @@ class Run:
         system = current_system()
         try:
             with (
-                event_sink_scope(self._sink),
+                event_sink_scope(self.sink),
                 bound_contextvars(**self._ids_for_logs()),
                 listed(self),
                 nullcontext() if system is None else system.showing(self._describe),
@@ -437,7 +437,7 @@ class Run:
 
     def _settle(self, settle: Settle) -> None:
         spec = self.graph.specs[settle.stage]
-        end, output = settle.end, settle.output
+        output = settle.output
         if output is not None:
             self.context.outputs.write_sync(spec.name, output, allow_overwrite=True)
             if output.artifacts:
@@ -445,19 +445,21 @@ class Run:
             for event in output.events:
                 about = {"stage": spec.name, "event_timestamp": event.timestamp.isoformat()}
                 data = {**about, **event.data}
-                self._sink.try_emit(type=event.type, data=data)
-        streams = self._settle_streams(settle) if self.graph.stream_edges else _NO_STREAMS
-        ended_at = trio.current_time() if end is None else end.ended_at
-        attempt = Attempt(spec.name, spec.kind, settle, self._wall_zero + ended_at, streams)
-        self._attempts[spec.name] = attempt
-        self._lifecycle.stage_settled(spec, attempt)
+                self.sink.try_emit(type=event.type, data=data)
+        if self.graph.stream_edges:
+            self._settle_streams(spec.name, settle)
+        self._settles[spec.name] = settle
+        self._lifecycle.stage_settled(spec, settle)
+        if self.graph.stage_wide is not None:
+            numbers = self._stream_numbers.get(spec.name, {})
+            self._lifecycle.stage_ended_wide(result_of(settle, spec, self.unix_zero, numbers))
 
-    def _settle_streams(self, settle: Settle) -> Mapping[str, Any]:
+    def _settle_streams(self, stage: str, settle: Settle) -> None:
         end = settle.end
         cause = None if end is None or end.failure is None else end.failure.exception
         for edge in self.streams.settle(settle.stage, settle.output, cause):
             self._lifecycle.stream_closed(edge)
-        return self.streams.numbers_of(settle.stage)
+        self._stream_numbers[stage] = self.streams.numbers_of(settle.stage)
 
     # What stage calls need
 
@@ -469,30 +471,11 @@ class Run:
         return self._bus
 
     def _emit(self, type_: str, data: Mapping[str, Any]) -> None:
-        self._sink.try_emit(type=type_, data=data)
+        self.sink.try_emit(type=type_, data=data)
 
     def report_end(self, call: StageCall, end: StageEnd) -> None:
         """The call of a stage is over."""
         self._lane.put((call, end))
-
-    def context_of(self, call: StageCall, try_number: int) -> StageContext:
-        """What a stage holds in its hands during one try."""
-        spec = call.spec
-        if call.attempt > 1 or try_number > 1:
-            # What it wrote last time is from a run of the stage that does not count.
-            self.context.bag.discard_writer(spec.name)
-        return StageContext(
-            self.snapshot,
-            self.inputs_of(call.number),
-            spec.name,
-            self._timer,
-            self._sink.for_stage(spec.name),
-            kind=spec.kind,
-            config=spec.args,
-            attempt=call.attempt,
-            try_number=try_number,
-            run=call,
-        )
 
     def inputs_of(self, number: int) -> StageInputs:
         """What a stage may read of those it depends on."""

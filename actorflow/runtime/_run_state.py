@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import attrs
 
@@ -53,12 +53,12 @@ PIPELINE_CANCELLED: Final = "Pipeline cancelled"
 SUPERSEDED: Final = "Superseded by guard retry"
 
 
-# Signals
+# Signals. They and the commands are tuples, because several are made for each call of
+# a stage, and a frozen class takes three times as long to fill.
 
 
 @final
-@attrs.frozen
-class StageEnd:
+class StageEnd(NamedTuple):
     """How the call of a stage ended: with an output, or cut off without one."""
 
     output: StageOutput | None
@@ -85,8 +85,7 @@ class StageEnd:
 
 
 @final
-@attrs.frozen
-class Call:
+class Call(NamedTuple):
     """Call a stage."""
 
     stage: int
@@ -95,22 +94,19 @@ class Call:
 
 
 @final
-@attrs.frozen
-class Interrupt:
+class Interrupt(NamedTuple):
     """Cancel one running stage: what it works on is out of date."""
 
     stage: int
 
 
 @final
-@attrs.frozen
-class InterruptAll:
+class InterruptAll(NamedTuple):
     """Cancel everything that runs."""
 
 
 @final
-@attrs.frozen
-class Settle:
+class Settle(NamedTuple):
     """An attempt of a stage is over: record it and report it.
 
     Without `output` the run was stopped before the stage had one. Without `end`
@@ -123,11 +119,12 @@ class Settle:
     output: StageOutput | None
     end: StageEnd | None
     skipped_by: SkippedBy | None
+    ended_at: float
+    """On trio's clock."""
 
 
 @final
-@attrs.frozen
-class Report:
+class Report(NamedTuple):
     """Emit an event."""
 
     type: str
@@ -222,7 +219,8 @@ class RunState:
         self._all_went_well = True
         self._unheld: deque[_Stage] = deque()
         self._ready: list[_Stage] = []
-        self._slots = Slots(max_concurrency, wiring)
+        # Without a limit nobody has to queue.
+        self._slots = None if max_concurrency is None else Slots(max_concurrency, wiring)
         self._interrupted: list[tuple[_Stage, StageEnd]] = []
         self._commands: list[Command] = []
 
@@ -273,18 +271,20 @@ class RunState:
         """The call of a stage is over."""
         stage = self._stages[number]
         self._running -= 1
-        self._slots.give_back(number)
+        if self._slots is not None:
+            self._slots.give_back(number)
         if end.output is not None:
             self._conclude(stage, end.output, end, now)
         elif stage.is_superseded and not self._stopping:
-            self._record(stage, StageOutput.cancel(SUPERSEDED), end)
+            self._record(stage, StageOutput.cancel(SUPERSEDED), end, end.ended_at)
             self._passed(stage)
         else:
             # Nobody here interrupts a stage of a run that goes on: if it happened
             # all the same, the scope around the run did it.
             self._interrupted.append((stage, end))
             self._request_cancel(None, ENCLOSING_SCOPE)
-        self._repeat_what_awaited(stage)
+        if self._repeats:
+            self._repeat_what_awaited(stage)
         return self._advance(now)
 
     def cancel(self, stage: str | None, reason: str) -> list[Command]:
@@ -331,7 +331,7 @@ class RunState:
         )
         if isinstance(decision, Skip):
             stage.attempt += 1
-            self._record(stage, decision.output, None, decision.skipped_by)
+            self._record(stage, decision.output, None, now, decision.skipped_by)
             self._passed(stage)
         elif isinstance(decision, Fail):
             end = self._fail_uncalled(number, decision.error)
@@ -343,20 +343,29 @@ class RunState:
             self._ready.append(stage)
 
     def _call_what_is_ready(self) -> None:
-        self._ready.sort(key=_by_number)
-        for stage in self._ready:
-            self._slots.add(stage.number)
-        self._ready.clear()
-        for number in self._slots.take():
-            stage = self._stages[number]
-            stage.move(StageChange.START)
-            stage.attempt += 1
-            self._running += 1
-            feedback = self._feedback.pop(stage.name, _NO_FEEDBACK)
-            self._commands.append(Call(number, stage.attempt, feedback))
+        ready = self._ready
+        if len(ready) > 1:
+            ready.sort(key=_by_number)
+        if self._slots is None:
+            for stage in ready:
+                self._call(stage)
+        else:
+            for stage in ready:
+                self._slots.add(stage.number)
+            for number in self._slots.take():
+                self._call(self._stages[number])
+        ready.clear()
+
+    def _call(self, stage: _Stage) -> None:
+        stage.move(StageChange.START)
+        stage.attempt += 1
+        self._running += 1
+        feedback = self._feedback.pop(stage.name, _NO_FEEDBACK)
+        self._commands.append(Call(stage.number, stage.attempt, feedback))
 
     def _let_dependents_know(self, stage: _Stage) -> None:
-        self._slots.settled(stage.number)
+        if self._slots is not None:
+            self._slots.settled(stage.number)
         self._let_go(self._wiring.dependents[stage.number])
         self._let_consumers_start(stage)
 
@@ -379,6 +388,7 @@ class RunState:
         stage: _Stage,
         output: StageOutput,
         end: StageEnd | None,
+        ended_at: float,
         skipped_by: SkippedBy | None = None,
     ) -> None:
         stage.move(_CHANGE_OF[output.status])
@@ -393,11 +403,12 @@ class RunState:
         else:
             self._all_went_well = False
         self._commands.append(
-            Settle(stage.number, stage.attempt, stage.state, output, end, skipped_by)
+            Settle(stage.number, stage.attempt, stage.state, output, end, skipped_by, ended_at)
         )
 
     def _conclude(self, stage: _Stage, output: StageOutput, end: StageEnd, now: float) -> None:
-        self._record(stage, output, end, "stage" if output.status is StageStatus.SKIP else None)
+        skipped_by: SkippedBy | None = "stage" if output.status is StageStatus.SKIP else None
+        self._record(stage, output, end, end.ended_at, skipped_by)
         if output.status is StageStatus.CANCEL:
             self._request_cancel(stage.name, output.reason or PIPELINE_CANCELLED)
         elif output.status is StageStatus.FAIL:
@@ -437,7 +448,9 @@ class RunState:
         self._interrupted.sort(key=lambda cut: cut[0].number)
         for stage, end in self._interrupted:
             stage.move(StageChange.CANCEL)
-            self._commands.append(Settle(stage.number, stage.attempt, stage.state, None, end, None))
+            self._commands.append(
+                Settle(stage.number, stage.attempt, stage.state, None, end, None, end.ended_at)
+            )
         self._interrupted.clear()
 
     def _request_cancel(self, stage: str | None, reason: str) -> None:
@@ -529,6 +542,7 @@ class RunState:
         elif stage in self._ready:
             self._ready.remove(stage)
         else:
+            assert self._slots is not None, "who is ready and not called waits for a slot"
             self._slots.remove(stage.number)
         stage.move(StageChange.REPEAT)
         stage.is_superseded = False
@@ -553,7 +567,7 @@ class RunState:
 
     def _is_outdated(self, stage: _Stage) -> bool:
         # A repetition waits for it: what it has produced is from before.
-        return any(stage in awaited for awaited in self._repeats.values())
+        return bool(self._repeats) and any(stage in it for it in self._repeats.values())
 
     def _report(self, what: str, **data: object) -> None:
         self._commands.append(Report(f"guard_retry.{what}", data))

@@ -36,6 +36,7 @@ from actorflow.errors import (
 )
 from actorflow.model import StageOutput, StageStatus
 from actorflow.pipeline import check_branch, check_outputs
+from actorflow.stages import StageContext
 
 from ._results import FailureRecord
 from ._run_state import StageEnd
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from actorflow.cancellation import CancellationToken, Cleanup
+    from actorflow.events import BoundEventSink
     from actorflow.interceptors import CallEnd
     from actorflow.model import ContextSnapshot, StageKind
     from actorflow.pipeline import StageSpec
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
         GuardFeedback,
         IdempotencyInfo,
         PipelineContext,
-        StageContext,
+        PipelineTimer,
         StageInputs,
         SubpipelineResult,
     )
@@ -100,7 +102,9 @@ class StageCall:
         "_begun_at",
         "_end",
         "_expired",
+        "_inputs",
         "_run",
+        "_sink",
         "_tries",
         "_try_scope",
         "attempt",
@@ -135,6 +139,10 @@ class StageCall:
         self._try_scope: trio.CancelScope | None = None
         self._expired: StageTimeoutError | None = None
         self._end: StageEnd | None = None
+        # Made when somebody looks. What a stage may read is fixed when it starts, and only
+        # guards can have it taken back while the stage runs.
+        self._sink: BoundEventSink | None = None
+        self._inputs = run.inputs_of(number) if run.graph.guard_retries else None
 
     # The task
 
@@ -180,7 +188,11 @@ class StageCall:
     async def execute(self, try_number: int, timeout_ms: float | None) -> StageOutput:
         """Call the stage once, within the limit if there is one."""
         self._tries = try_number
-        ctx = self._run.context_of(self, try_number)
+        run = self._run
+        if self.attempt > 1 or try_number > 1:
+            # What it wrote last time is from a run of the stage that does not count.
+            run.context.bag.discard_writer(self.spec.name)
+        ctx = StageContext.of_call(self, try_number, run.unix_zero + trio.current_time())
         if timeout_ms is None or timeout_ms == math.inf:
             return await self._output(ctx)
         return await self._output_within(timeout_ms / 1000, ctx)
@@ -302,7 +314,9 @@ class StageCall:
 
     @property
     def inputs(self) -> StageInputs:
-        return self._run.inputs_of(self.number)
+        if self._inputs is None:
+            self._inputs = self._run.inputs_of(self.number)
+        return self._inputs
 
     @property
     def timeout_ms(self) -> float | None:
@@ -328,6 +342,18 @@ class StageCall:
         self.idempotency = info
 
     # What the context of the stage asks for
+
+    @property
+    def timer(self) -> PipelineTimer:
+        return self._run.timer
+
+    @property
+    def event_sink(self) -> BoundEventSink:
+        if self._sink is None:
+            self._sink = self._run.sink.for_stage(self.spec.name)
+        return self._sink
+
+    reporter = event_sink
 
     @property
     def context(self) -> PipelineContext:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, final
 
 import attrs
@@ -105,8 +105,13 @@ class OutputEntry:
 
     output: StageOutput
     attempt: int
-    timestamp: datetime
     stage_name: str
+    _written_at: float
+    """In Unix time: one is made for each call of a stage, and few are asked when."""
+
+    @property
+    def timestamp(self) -> datetime:
+        return datetime.fromtimestamp(self._written_at, timezone.utc)
 
     def to_dict(self) -> dict[str, Any]:
         """What happened, as JSON; artifacts and events are counted only."""
@@ -141,6 +146,7 @@ class OutputBag:
         # The newest entries stand in a dict of their own: one copy of it is a
         # consistent picture of all stages.
         self._current: dict[str, OutputEntry] = {}
+        # Only of stages that have more than one.
         self._history: dict[str, deque[OutputEntry]] = {}
 
     async def write(
@@ -166,12 +172,18 @@ class OutputBag:
             if before is not None and not allow_overwrite:
                 raise OutputConflictError(stage_name, before.attempt)
             attempt = 1 if before is None else before.attempt + 1
-            entry = OutputEntry(output, attempt, clock.now(), stage_name)
+            entry = OutputEntry(output, attempt, stage_name, clock.timestamp())
+            if before is not None:
+                self._remember(before, entry)
             self._current[stage_name] = entry
-            if before is None:
-                self._history[stage_name] = deque(maxlen=self._history_limit)
-            self._history[stage_name].append(entry)
         return entry
+
+    def _remember(self, before: OutputEntry, entry: OutputEntry) -> None:
+        history = self._history.get(entry.stage_name)
+        if history is None:
+            history = deque((before,), self._history_limit)
+            self._history[entry.stage_name] = history
+        history.append(entry)
 
     def get(self, stage_name: str) -> OutputEntry | None:
         """The newest entry of a stage."""
@@ -204,7 +216,11 @@ class OutputBag:
 
     def history(self, stage_name: str) -> tuple[OutputEntry, ...]:
         """Every kept entry of a stage, oldest first; the last one is the newest."""
-        return tuple(self._history.get(stage_name, ()))
+        # In this order, so that a second output that comes between the two looks
+        # cannot hide the first.
+        entry = self._current.get(stage_name)
+        kept = self._history.get(stage_name, () if entry is None else (entry,))
+        return tuple(kept)
 
     def get_attempt_count(self, stage_name: str) -> int:
         """The number of the newest attempt; 0 if there is none."""

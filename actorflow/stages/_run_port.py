@@ -16,7 +16,12 @@ from actorflow.cancellation import CancellationToken, Cleanup
 from actorflow.model import FrozenDict, StageOutput, freeze
 
 if TYPE_CHECKING:
+    from actorflow.events import BoundEventSink, EventSink
+    from actorflow.model import ContextSnapshot, StageKind
+
+    from ._inputs import StageInputs
     from ._pipeline_context import PipelineContext
+    from ._timer import PipelineTimer
 
 
 @final
@@ -103,6 +108,39 @@ class StageBus(Protocol):
     def stats(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
+class CallFacts(Protocol):
+    """What a stage's context shows of the call it is for; looked up when the stage does."""
+
+    @property
+    def snapshot(self) -> ContextSnapshot: ...
+
+    @property
+    def inputs(self) -> StageInputs: ...
+
+    @property
+    def stage_name(self) -> str: ...
+
+    @property
+    def stage_kind(self) -> StageKind: ...
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def timer(self) -> PipelineTimer: ...
+
+    @property
+    def event_sink(self) -> EventSink | None: ...
+
+    @property
+    def reporter(self) -> BoundEventSink | None:
+        """What the context reports through; it numbers what it passes on."""
+        ...
+
+
 class RunPort(Protocol):
     """What a stage's context asks of the run; the run hands it in with each try.
 
@@ -160,3 +198,7 @@ class RunPort(Protocol):
         inherit_data: bool | Collection[str],
         data_overrides: Mapping[str, Any] | None,
     ) -> SubpipelineResult: ...
+
+
+class CallPort(CallFacts, RunPort, Protocol):
+    """A call of a run, for the contexts of its tries."""

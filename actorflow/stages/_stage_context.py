@@ -20,10 +20,20 @@ from ._arguments import check_name
 from ._inputs import StageInputs
 from ._read_only import ReadOnlyData
 from ._reporting import stage_event_data
-from ._run_port import GuardFeedback, IdempotencyInfo, RunPort, StageBus, SubpipelineResult
+from ._run_port import (
+    CallFacts,
+    CallPort,
+    GuardFeedback,
+    IdempotencyInfo,
+    RunPort,
+    StageBus,
+    SubpipelineResult,
+)
 from ._timer import PipelineTimer
 
 if TYPE_CHECKING:
+    from actorflow.events import BoundEventSink
+
     from ._bags import ContextBag, OutputBag
 
 
@@ -31,7 +41,40 @@ _NO_CONFIG: Final = FrozenDict()
 
 
 @final
-@attrs.frozen(eq=False, repr=False)
+@attrs.frozen(eq=False)
+class _GivenFacts:
+    """What somebody who makes a context by hand says about the call."""
+
+    snapshot: ContextSnapshot
+    inputs: StageInputs
+    stage_name: str
+    timer: PipelineTimer
+    event_sink: EventSink | None
+    stage_kind: StageKind
+    config: Mapping[str, Any]
+    attempt: int
+    counter: EventCounter
+
+    def __attrs_post_init__(self) -> None:
+        check_name("stage_name", self.stage_name)
+        if not isinstance(self.snapshot, ContextSnapshot):
+            raise InvalidTypeError("snapshot", self.snapshot, "a ContextSnapshot")
+        if self.event_sink is not None:
+            checked_sink("event_sink", self.event_sink)
+
+    @property
+    def reporter(self) -> BoundEventSink | None:
+        return bound_sink(
+            self.event_sink,
+            pipeline_run_id=self.snapshot.pipeline_run_id,
+            request_id=self.snapshot.request_id,
+            execution_mode=self.snapshot.execution_mode,
+            counter=self.counter,
+        )
+
+
+@final
+@attrs.frozen(init=False, eq=False, repr=False)
 class StageContext:
     """What a stage knows, may read, and can ask for; made anew for each try.
 
@@ -43,28 +86,47 @@ class StageContext:
     # Made once per try on the hot path, so everything that can wait until somebody
     # looks at it is a property.
 
-    snapshot: ContextSnapshot
-    inputs: StageInputs
-    stage_name: str
-    timer: PipelineTimer = attrs.field(factory=PipelineTimer)
-    event_sink: EventSink | None = None
-    kind: StageKind = attrs.field(default=StageKind.TRANSFORM, kw_only=True)
-    config: Mapping[str, Any] = attrs.field(default=_NO_CONFIG, kw_only=True)
-    attempt: int = attrs.field(default=1, kw_only=True)
-    """How often the run has started this stage; more than 1 after a guard's verdict."""
-    try_number: int = attrs.field(default=1, kw_only=True)
+    _facts: CallFacts
+    _run: RunPort | None
+    try_number: int
     """Which execution inside this attempt it is; more than 1 after a retry."""
-    _run: RunPort | None = attrs.field(default=None, kw_only=True)
-    _counter: EventCounter = attrs.field(factory=EventCounter, kw_only=True)
-    """Numbers events that no run numbers."""
-    _started_at: float = attrs.field(factory=clock.timestamp, init=False)
+    _started_at: float
 
-    def __attrs_post_init__(self) -> None:
-        check_name("stage_name", self.stage_name)
-        if not isinstance(self.snapshot, ContextSnapshot):
-            raise InvalidTypeError("snapshot", self.snapshot, "a ContextSnapshot")
-        if self.event_sink is not None:
-            checked_sink("event_sink", self.event_sink)
+    def __init__(
+        self,
+        snapshot: ContextSnapshot,
+        inputs: StageInputs,
+        stage_name: str,
+        timer: PipelineTimer | None = None,
+        event_sink: EventSink | None = None,
+        *,
+        kind: StageKind = StageKind.TRANSFORM,
+        config: Mapping[str, Any] = _NO_CONFIG,
+        attempt: int = 1,
+        try_number: int = 1,
+        run: RunPort | None = None,
+        counter: EventCounter | None = None,
+    ) -> None:
+        """Make a context by hand; `counter` numbers events that no run numbers."""
+        facts = _GivenFacts(
+            snapshot,
+            inputs,
+            stage_name,
+            timer or PipelineTimer(),
+            event_sink,
+            kind,
+            config,
+            attempt,
+            counter or EventCounter(),
+        )
+        self.__attrs_init__(facts, run, try_number, clock.timestamp())
+
+    @classmethod
+    def of_call(cls, call: CallPort, try_number: int, started_at: float) -> StageContext:
+        """The context of a try that began at a Unix time; for whoever runs stages."""
+        made = cls.__new__(cls)
+        made.__attrs_init__(call, call, try_number, started_at)
+        return made
 
     def __repr__(self) -> str:
         # It ends up in logs, so it tells nothing that anybody said.
@@ -75,6 +137,39 @@ class StageContext:
         )
 
     # Available always
+
+    @property
+    def snapshot(self) -> ContextSnapshot:
+        return self._facts.snapshot
+
+    @property
+    def inputs(self) -> StageInputs:
+        return self._facts.inputs
+
+    @property
+    def stage_name(self) -> str:
+        return self._facts.stage_name
+
+    @property
+    def kind(self) -> StageKind:
+        return self._facts.stage_kind
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self._facts.config
+
+    @property
+    def attempt(self) -> int:
+        """How often the run has started this stage; more than 1 after a guard's verdict."""
+        return self._facts.attempt
+
+    @property
+    def timer(self) -> PipelineTimer:
+        return self._facts.timer
+
+    @property
+    def event_sink(self) -> EventSink | None:
+        return self._facts.event_sink
 
     @property
     def started_at(self) -> datetime:
@@ -141,14 +236,7 @@ class StageContext:
         Raises:
           InvalidTypeError: if `type` is empty or not a string.
         """
-        sink = bound_sink(
-            self.event_sink,
-            pipeline_run_id=self.pipeline_run_id,
-            request_id=self.request_id,
-            execution_mode=self.execution_mode,
-            counter=self._counter,
-        )
-        report(sink, type, data)
+        report(self._facts.reporter, type, data)
 
     emit_event = try_emit_event
 
@@ -304,4 +392,4 @@ def create_stage_context(
     event_sink: EventSink | None = None,
 ) -> StageContext:
     """Make a context by hand, every argument by name."""
-    return StageContext(snapshot, inputs, stage_name, timer or PipelineTimer(), event_sink)
+    return StageContext(snapshot, inputs, stage_name, timer, event_sink)
