@@ -26,6 +26,7 @@ from ._messages import (
     Ready as Ready,
     ReplyAudio as ReplyAudio,
     ReplyText as ReplyText,
+    ServerEvent as ServerEvent,
     ServerMessage as ServerMessage,
     SessionLimits as SessionLimits,
     Start as Start,

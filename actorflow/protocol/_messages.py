@@ -171,6 +171,8 @@ class TurnStarted:
     type: ClassVar[str] = "turn_started"
 
     turn_id: str
+    pipeline_run_id: str | None = None
+    """The run that answers, as it is called in events."""
 
 
 @final
@@ -267,6 +269,18 @@ class Flow:
 
 @final
 @attrs.frozen
+class ServerEvent:
+    """Something that happened, for clients that show what goes on."""
+
+    type: ClassVar[str] = "event"
+
+    event: str
+    """Its type in the catalogue of events."""
+    data: Mapping[str, Any] = attrs.field(factory=dict, converter=freeze)
+
+
+@final
+@attrs.frozen
 class Error:
     """Something went wrong; if `fatal`, the connection is closed next."""
 
@@ -311,6 +325,7 @@ ServerMessage: TypeAlias = (
     | ReplyAudio
     | Interrupted
     | Flow
+    | ServerEvent
     | Error
     | Closing
     | Pong
@@ -327,6 +342,7 @@ SERVER_MESSAGES: Final[Mapping[str, type[ServerMessage]]] = {
         ReplyAudio,
         Interrupted,
         Flow,
+        ServerEvent,
         Error,
         Closing,
         Pong,

@@ -44,6 +44,11 @@ class Outbox:
         return len(self._data) >= self._max_messages or self._bytes >= self._max_bytes
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether control messages that nobody relies on had better be left out."""
+        return len(self._control) > self._max_messages // 2
+
+    @property
     def is_flooded(self) -> bool:
         """Whether there are more control messages than a client that reads ever leaves."""
         return len(self._control) > self._max_messages

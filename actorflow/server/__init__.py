@@ -10,7 +10,11 @@ from ._admission import (
 )
 from ._config import ServerConfig as ServerConfig
 from ._server import Server as Server, open_server as open_server
-from ._session import Session as Session, SessionApp as SessionApp
+from ._session import (
+    ListeningApp as ListeningApp,
+    Session as Session,
+    SessionApp as SessionApp,
+)
 from ._sessions import (
     ServerStatistics as ServerStatistics,
     Sessions as Sessions,

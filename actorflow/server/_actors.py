@@ -2,6 +2,7 @@
 
     sessions/<id>            a supervisor that restarts nothing
     ├── session              spawns, closes and cleans up
+    ├── app                  what the application does beside its turns, if anything
     ├── reader-1, writer-1, heartbeat-1
     └── turn-1
 
@@ -24,6 +25,7 @@ from actorflow.errors import (
     ConnectionLostError,
     MailboxFullError,
     ProtocolViolationError,
+    UnifiedPipelineCancelled,
 )
 from actorflow.protocol import (
     CloseCode,
@@ -146,6 +148,8 @@ class SessionActor(Actor[Any]):
     async def _attach(self, link: Link) -> None:
         session = self._session
         replaced = session.link
+        if self._links == 0 and session.companion is not None:
+            self.ctx.monitor(session.companion)
         await self._stop_tasks()
         if replaced is not None:
             farewell = partial(say_farewell, replaced, session.config.close_timeout)
@@ -211,7 +215,7 @@ class SessionActor(Actor[Any]):
             if not turn.has_finished:
                 self._session.finish_turn(turn, _failure_of(reason))
         elif isinstance(reason, Crashed):
-            # Without its reader or its writer a session would be deaf or dumb.
+            # Without its reader, its writer or its application a session would be deaf or dumb.
             self._session.end(CloseCode.INTERNAL, CRASH)
 
     # Endings
@@ -425,9 +429,13 @@ async def say_farewell(link: Link, timeout: float, _: Inbox[Any]) -> None:
 
 async def run_turn(app: SessionApp, session: Session, turn: Turn, _: Inbox[Any]) -> None:
     """Let the application answer."""
+    is_canceled = False
     with turn.scope:
-        await app.on_turn(session, turn)
+        try:
+            await app.on_turn(session, turn)
+        except UnifiedPipelineCancelled:
+            is_canceled = True
     failure = None
     if turn.scope.cancelled_caught and not turn.is_over:
         failure = Failure("TURN_TIMEOUT", "the turn took too long")
-    session.finish_turn(turn, failure)
+    session.finish_turn(turn, failure, is_canceled=is_canceled)

@@ -23,6 +23,11 @@ def _positive(_: object, field: attrs.Attribute[Any], value: float | None) -> No
         raise InvalidArgumentError(field.name, value, "a number above 0")
 
 
+def _patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    # A string is an iterable of patterns of one letter.
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
 def _origins(origins: Iterable[str] | None) -> frozenset[str] | None:
     return None if origins is None else frozenset(origins)
 
@@ -67,6 +72,8 @@ class ServerConfig:
     max_turn_seconds: float | None = attrs.field(default=None, validator=_positive)
     max_failed_turns: int = attrs.field(default=3, validator=_at_least(1))
     """So many failed turns in a row end the session."""
+    forward_events: tuple[str, ...] = attrs.field(default=(), converter=_patterns)
+    """Which events clients are told of: patterns of types, such as `stage.*`."""
 
     @inbound_policy.validator
     def _known(self, field: attrs.Attribute[str], value: str) -> None:

@@ -14,15 +14,15 @@ import hmac
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, final
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, Protocol, final, runtime_checkable
 
 import attrs
 import trio
 
-from actorflow.actors import ActorRef
-from actorflow.errors import ConnectionLostError
-from actorflow.events import BoundEventSink
+from actorflow.actors import ActorRef, Supervisor
+from actorflow.errors import ConnectionLostError, InvalidArgumentError
+from actorflow.events import BoundEventSink, EventSink, TeeEventSink
 from actorflow.model import AudioChunk
 from actorflow.protocol import (
     Ack,
@@ -48,6 +48,7 @@ from actorflow.protocol import (
     ReplayBuffer,
     ReplyAudio,
     ReplyText,
+    ServerEvent,
     ServerMessage,
     SessionLimits,
     SessionState,
@@ -64,6 +65,7 @@ from actorflow.protocol import (
 
 from ._admission import Principal
 from ._config import ServerConfig
+from ._forwarding import ClientSink
 from ._link import Link
 from ._signal import Signal
 from ._turn import Turn
@@ -78,7 +80,22 @@ class SessionApp(Protocol):
         """Answer one turn.
 
         Cancelled when the user interrupts, the client does not come back or the
-        server shuts down. An exception fails the turn; the session goes on.
+        server shuts down. An exception fails the turn; the session goes on. A
+        pipeline that a stage has cancelled makes the turn a canceled one.
+        """
+        ...
+
+
+@runtime_checkable
+class ListeningApp(SessionApp, Protocol):
+    """What answers, and does something in each session beside its turns."""
+
+    def on_session(self, session: Session) -> Supervisor:
+        """Return what works for a session from its first message to its end.
+
+        It is part of the session's tree, stopped in order when the session ends and
+        all its turns have. When it gives up, the session ends with 1011. An
+        `AudioFormatMismatchError` turns the client away.
         """
         ...
 
@@ -98,6 +115,8 @@ class Counters:
     """Pieces of the user's audio."""
     stale: int = 0
     """Messages that turns sent after they were over."""
+    events_dropped: int = 0
+    """Events that a client was not told of because too much waited for it."""
 
     def add(self, other: Counters) -> None:
         """Count what `other` has counted, too."""
@@ -128,7 +147,7 @@ class Session:
         principal: Principal,
         start: Start,
         config: ServerConfig,
-        sink: BoundEventSink,
+        sink: EventSink,
     ) -> None:
         self.id: Final = session_id
         self.principal: Final = principal
@@ -138,7 +157,12 @@ class Session:
         self.state = SessionState.IDLE
         self.counters: Final = Counters()
         self.config: Final = config
-        self.sink: Final = sink
+        self.event_sink: Final[EventSink] = (
+            TeeEventSink(sink, ClientSink(self)) if config.forward_events else sink
+        )
+        """Where runs of this session report: what the server was given, and the client
+        as far as `forward_events` goes."""
+        self.sink: Final = BoundEventSink(self.event_sink)
         self.piece_size: Final = start.audio.frame_size * int(
             start.audio.sample_rate * config.piece_ms / 1000
         )
@@ -148,6 +172,8 @@ class Session:
         self.turn: Turn | None = None
         self.ending: Ending | None = None
         self.actor: ActorRef[Any] | None = None
+        self.companion: ActorRef[Any] | None = None
+        """What the application does beside the turns."""
         self.wake: Callable[[], None] = _nobody_is_there_yet
         """Lets the session actor look at what there is to do."""
         self.is_draining = False
@@ -158,7 +184,7 @@ class Session:
         """There may be something to send."""
         self._outbox = Outbox(config.outbound_messages, config.outbound_bytes)
         self._pacer = Pacer(config.lead_ms)
-        self._texts: deque[str] = deque()
+        self._prompts: deque[object] = deque()
         self._room = Signal()
         self._heard = Signal()
         self._listened = Signal()
@@ -167,6 +193,12 @@ class Session:
         self._failed_turns = 0
         self._heard_ms = 0.0
         self._heard_pieces = 0
+        self._is_overheard = False
+        # How many pieces had come when the client said that its input is over.
+        self._input_ends: deque[int] = deque()
+        self._pieces_in = 0
+        # Turns whose last words went to a client that was away.
+        self._unheard: list[Turn] = []
         self._token: str | None = None
 
     # For applications
@@ -182,6 +214,56 @@ class Session:
             beginning of the words that interrupted.
         """
         return self._interrupt(Interrupt(reason=reason), carry)
+
+    def take_microphone(self) -> AsyncIterator[AudioChunk]:
+        """All audio of the user from now on, whether there is a turn or not.
+
+        Turns get none of it, and it begins none: `begin_turn` does. What is not read
+        survives turns and interruptions. `is_final` is set where the client said that
+        its input is over, on an empty chunk if need be. Ends with the session.
+        """
+        self._is_overheard = True
+        return _Overhearing(self)
+
+    def begin_turn(self, prompt: object) -> bool:
+        """Begin a turn about `prompt`, or have it wait for the present one to end.
+
+        False if there will be none: the session is over, or draining, or as many wait
+        as may (`queued_texts`).
+        """
+        if prompt is None:
+            raise InvalidArgumentError("prompt", prompt, "what the turn is about")
+        if self.ending is not None or self.is_draining:
+            return False
+        if len(self._prompts) >= self.config.queued_texts:
+            return False
+        self._prompts.append(prompt)
+        self._begin_if_wanted()
+        return True
+
+    @property
+    def _is_away(self) -> bool:
+        return self.state is SessionState.DETACHED
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether there is something to interrupt."""
+        return self.turn is not None and not self.turn.is_over
+
+    @property
+    def audible_until(self) -> float:
+        """When all audio that was sent will have been played, on trio's clock."""
+        return self._pacer.ends_at
+
+    def tell(self, event: str, data: Mapping[str, Any]) -> bool:
+        """Tell the client of something that happened, unless too much waits for it."""
+        if self.ending is not None:
+            return False
+        if self._outbox.is_crowded:
+            self.counters.events_dropped += 1
+            return False
+        self.put_control(ServerEvent(event, data))
+        return True
 
     def close(self, reason: str = "closed by the application") -> None:
         """End the session in order."""
@@ -223,11 +305,23 @@ class Session:
         if self.state is SessionState.DETACHED:
             in_turn = self.turn is not None
             self.take_step(Step.RESUMED_IN_TURN if in_turn else Step.RESUMED)
+            self._hear_the_rest()
         self.link = link
         self.last_active = trio.current_time()
 
+    def _hear_the_rest(self) -> None:
+        # It has gone to a client that was away, who begins to play it now.
+        for turn in self._unheard:
+            turn.settle()
+        self._unheard.clear()
+        if self.turn is not None:
+            unheard_ms = self.turn.playback.sent_ms - self.turn.played_when_lost
+            self._pacer = self._pacer.cleared().sent(unheard_ms, trio.current_time())
+
     def detach(self) -> None:
         """Go on without a connection."""
+        if self.turn is not None:
+            self.turn.played_when_lost = self._played_by_the_clock(self.turn)
         self.take_step(Step.LOST)
         self.link = None
         self.detached_at = trio.current_time()
@@ -243,9 +337,12 @@ class Session:
         if self.ending is not None:
             return
         self.ending = Ending(code, reason)
-        self.take_step(Step.CLOSED)
         if self.turn is not None:
             self._cancel_turn(self.turn, reason, None)
+        for turn in self._unheard:
+            turn.playback = turn.playback.interrupted(0.0, self._played(turn))
+            turn.settle()
+        self.take_step(Step.CLOSED)
         if error is not None:
             self._outbox.put_control(error)
         self._outbox.put_control(Closing(reason))
@@ -307,17 +404,15 @@ class Session:
         turn.playback = turn.playback.acknowledged(played_ms)
 
     def _take_text(self, text: str) -> None:
-        if self.is_draining:
-            return
-        if len(self._texts) >= self.config.queued_texts:
+        if not self.begin_turn(text) and not self.is_draining:
             why = f"more than {self.config.queued_texts} messages wait for their turn"
             self.end(CloseCode.OVERLOADED, why, Error(ErrorCode.OVERLOADED, why))
-            return
-        self._texts.append(text)
-        self._begin_if_wanted()
 
     def _end_input(self) -> None:
-        if self.turn is not None and self.turn.input_left is None:
+        if self._is_overheard:
+            self._input_ends.append(self._pieces_in)
+            self._heard.set()
+        elif self.turn is not None and self.turn.input_left is None:
             self.turn.input_left = len(self.microphone)
             self._heard.set()
 
@@ -330,14 +425,19 @@ class Session:
             await self._make_room(link, len(data))
             if self.ending is not None or self.link is not link:
                 return
+        before = len(self.microphone)
         self.microphone.put(data)
+        self._pieces_in += len(self.microphone) - before
         self._heard.set()
         self._begin_if_wanted()
 
     @property
     def _has_ears(self) -> bool:
         # Draining, there is no next turn that could listen.
-        return not self.is_draining or (self.turn is not None and self.turn.input_left is None)
+        if not self.is_draining:
+            return True
+        turn = self.turn
+        return not self._is_overheard and turn is not None and turn.input_left is None
 
     async def _make_room(self, link: Link, byte_count: int) -> None:
         policy = self.config.inbound_policy
@@ -387,13 +487,31 @@ class Session:
 
     async def listen(self, turn: Turn) -> AudioChunk | None:
         """The next piece of audio for `turn`; None when there will be no more."""
+        if self._is_overheard:
+            return None
         while not turn.is_input_over and not len(self.microphone):
             await self._heard.wait()
         if turn.is_input_over:
             return None
-        data = self.microphone.take()
         if turn.input_left is not None:
             turn.input_left -= 1
+        return self._next_chunk(self.microphone.take())
+
+    async def overhear(self) -> AudioChunk | None:
+        """The next piece of audio for whoever has the microphone; None at the end."""
+        while not len(self.microphone) and not self._input_ends and self.ending is None:
+            await self._heard.wait()
+        if self.ending is not None:
+            return None
+        data = self.microphone.take() if len(self.microphone) else b""
+        ends = bool(self._input_ends) and (
+            self._input_ends[0] <= self._pieces_in - len(self.microphone)
+        )
+        if ends:
+            self._input_ends.popleft()
+        return self._next_chunk(data, is_final=ends)
+
+    def _next_chunk(self, data: bytes, *, is_final: bool = False) -> AudioChunk:
         if self._is_throttled and self.microphone.buffered_ms <= self.config.inbound_ms / 2:
             self._is_throttled = False
             self._tell_flow("resume")
@@ -404,6 +522,7 @@ class Session:
             self.audio.channels,
             timestamp_ms=self._heard_ms,
             sequence=self._heard_pieces,
+            is_final=is_final,
         )
         self._heard_ms += chunk.duration_ms
         self._heard_pieces += 1
@@ -416,23 +535,27 @@ class Session:
         # is read next finds it. The actor then gives it a task.
         if self.turn is not None or self.ending is not None or self.is_draining:
             return
-        if not self._texts and not len(self.microphone):
+        if not self._prompts and (self._is_overheard or not len(self.microphone)):
             return
         self.counters.turns += 1
-        text = self._texts.popleft() if self._texts else None
-        turn = self.turn = Turn(self, self.counters.turns, text)
+        prompt = self._prompts.popleft() if self._prompts else None
+        turn = self.turn = Turn(self, self.counters.turns, prompt)
         if self.config.max_turn_seconds is not None:
             turn.scope.deadline = trio.current_time() + self.config.max_turn_seconds
         self.take_step(Step.TURN_BEGAN)
-        self.put(TurnStarted(turn.id))
+        self.put(TurnStarted(turn.id, str(turn.run_id)))
         self.wake()
 
-    def finish_turn(self, turn: Turn, failure: Failure | None) -> None:
+    def finish_turn(
+        self, turn: Turn, failure: Failure | None, *, is_canceled: bool = False
+    ) -> None:
         """Note that the application has nothing more to say in this turn."""
         turn.has_finished = True
         self.counters.stale += turn.stale
         if not turn.is_over:
             status: Any = "completed" if failure is None else "failed"
+            if is_canceled:
+                status = "canceled"
             duration_ms = (trio.current_time() - turn.started_at) * 1000
             self.put(TurnCompleted(turn.id, status, duration_ms, failure))
             self._failed_turns = 0 if failure is None else self._failed_turns + 1
@@ -467,7 +590,7 @@ class Session:
         self.emit(
             "session.interrupted",
             turn_id=turn.id,
-            turn_run_id=None,
+            turn_run_id=str(turn.run_id),
             reason=wish.reason,
             discarded_ms=discarded_ms,
             played_ms=turn.playback.acknowledged_ms,
@@ -477,18 +600,27 @@ class Session:
 
     def _cancel_turn(self, turn: Turn, reason: str, played_ms: float | None) -> float:
         discarded_ms = self._outbox.discard().audio_ms
-        if played_ms is None and not self._reports_playback:
-            played_ms = self._played_by_the_clock(turn)
+        if played_ms is None:
+            played_ms = self._played(turn)
         turn.playback = turn.playback.interrupted(discarded_ms, played_ms)
         turn.is_over = True
+        turn.settle()
         turn.has_finished = turn.has_finished or not turn.has_task
+        # The run first, or it would end with the scope around it for a reason.
+        turn.cancel_token.cancel(reason)
         turn.scope.cancel(reason=reason)
         self._pacer = self._pacer.cleared()
         self._room.set()
         self._heard.set()
         return discarded_ms
 
+    def _played(self, turn: Turn) -> float | None:
+        return None if self._reports_playback else self._played_by_the_clock(turn)
+
     def _played_by_the_clock(self, turn: Turn) -> float:
+        # What is recorded for a client that is away is not played.
+        if self._is_away:
+            return turn.played_when_lost
         waiting_ms = max(0.0, self._pacer.ends_at - trio.current_time()) * 1000
         return max(0.0, turn.playback.sent_ms - waiting_ms)
 
@@ -544,12 +676,18 @@ class Session:
             case TurnCompleted():
                 turn.playback = turn.playback.completed()
                 turn.is_over = True
+                if self._is_away:
+                    self._unheard.append(turn)
+                else:
+                    turn.settle()
                 self._forget_input(turn)
                 self._settle(turn)
 
     def _forget_input(self, turn: Turn) -> None:
         # What a turn did not care to hear would otherwise begin the next one, and
         # that one another. What came after the end of its input is for the next.
+        if self._is_overheard:
+            return
         left = turn.input_left
         self.microphone.clear(len(self.microphone) if left is None else left)
 
@@ -566,3 +704,19 @@ class Session:
     def emit(self, type_: str, **data: object) -> None:
         """Report something that happened, without waiting."""
         self.sink.try_emit(type=type_, data={"session_id": self.id, **data})
+
+
+@final
+class _Overhearing:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __aiter__(self) -> _Overhearing:
+        return self
+
+    async def __anext__(self) -> AudioChunk:
+        await trio.lowlevel.checkpoint()
+        chunk = await self._session.overhear()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,8 +13,14 @@ import attrs
 import trio
 
 from actorflow.actors import Child, Supervisor, System, open_system
-from actorflow.errors import ActorStoppedError, ConnectionLostError, ProtocolViolationError
-from actorflow.events import BoundEventSink, EventSink, get_event_sink
+from actorflow.errors import (
+    ActorStoppedError,
+    AudioFormatMismatchError,
+    ConnectionLostError,
+    ProtocolViolationError,
+    StartFailedError,
+)
+from actorflow.events import EventSink, get_event_sink
 from actorflow.ids import uuid7
 from actorflow.protocol import (
     CloseCode,
@@ -27,12 +34,14 @@ from actorflow.protocol import (
 )
 from actorflow.transport import Connection, hang_up
 
-from ._actors import Attach, session_tree
+from ._actors import CRASH, Attach, session_tree
 from ._admission import ANONYMOUS, Principal
 from ._config import ServerConfig
 from ._link import Link
-from ._session import SHUTDOWN, Counters, Session, SessionApp
+from ._session import SHUTDOWN, Counters, ListeningApp, Session, SessionApp
 from ._signal import Signal
+
+_log: Final = logging.getLogger("actorflow.server")
 
 
 @final
@@ -52,6 +61,7 @@ class ServerStatistics:
     bytes_out: int
     dropped: int
     stale: int
+    events_dropped: int
     replay_bytes: int
 
 
@@ -63,6 +73,9 @@ class Refusal:
     code: int
     reason: str
     error: Error | None = None
+
+
+_CRASHED: Final = Refusal(CloseCode.INTERNAL, CRASH, Error(ErrorCode.TURN_FAILED, CRASH))
 
 
 @final
@@ -166,18 +179,33 @@ class Sessions:
         theirs = sum(session.principal.id == principal.id for session in self._all())
         if theirs >= self.config.max_sessions_per_principal:
             return Refusal(CloseCode.POLICY, f"{theirs} sessions are open already")
-        sink = BoundEventSink(self._sink)
-        session = Session(str(uuid7()), principal, start, self.config, sink)
+        session = Session(str(uuid7()), principal, start, self.config, self._sink)
+        try:
+            beside = self._app.on_session(session) if isinstance(self._app, ListeningApp) else None
+        except AudioFormatMismatchError as error:
+            why = str(error)
+            return Refusal(CloseCode.PROTOCOL, why, Error(ErrorCode.AUDIO_FORMAT, why))
+        except Exception:  # noqa: BLE001 - user code
+            _log.exception("session_failed_to_begin")
+            return _CRASHED
         self._open[session.id] = session
         tree = session_tree(session, self._app, self._forget)
         await self._system.spawn(tree, name=session.id, under="sessions")
+        if beside is not None:
+            try:
+                session.companion = await self._system.spawn(
+                    beside, name="app", under=f"sessions/{session.id}"
+                )
+            except (StartFailedError, ActorStoppedError):
+                session.end(CloseCode.INTERNAL, CRASH)
+                return _CRASHED
         data = {
             "session_id": session.id,
             "principal": principal.id,
             "subprotocol": wire_format.subprotocol,
             "peer": connection.peer,
         }
-        await sink.emit(type="session.opened", data=data)
+        await session.sink.emit(type="session.opened", data=data)
         ready = session.ready(resumed=False, is_resumable=wire_format.is_resumable)
         return await self._attach(session, Link(connection, wire_format, (ready,)))
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from actorflow import ids
+from actorflow.cancellation import CancellationToken
 from actorflow.errors import AudioFormatMismatchError
 from actorflow.model import AudioChunk
 from actorflow.protocol import (
@@ -30,30 +32,60 @@ class Turn:
     speak into the next turn.
     """
 
-    def __init__(self, session: Session, number: int, text: str | None) -> None:
-        self.id = f"turn-{number}"
-        self.text = text
-        """What the user wrote, if that is how the turn began."""
+    def __init__(self, session: Session, number: int, prompt: object) -> None:
+        self.id: Final = f"turn-{number}"
+        self.run_id: Final = ids.uuid7()
+        """For the run that answers; the client is told of it."""
+        self.prompt: Final = prompt
+        """What the turn is about: the text that the user wrote, or what `begin_turn` was
+        given; None if the turn began because there was audio."""
         self.playback = Playback(self.id)
-        """What was sent and heard of the answer; final when the turn is over."""
+        """What was sent and heard of the answer; final when the turn is settled."""
         self.is_over = False
         """Whether nothing more of it is sent."""
         self.scope = trio.CancelScope()
+        self.cancel_token: Final = CancellationToken()
+        """Cancelled with the turn, for runs to end with the reason of it."""
         self.started_at = trio.current_time()
         self.has_task = False
         self.has_finished = False
         self.stale = 0
         self.last_sequence: int | None = None
         self.input_left: int | None = None
+        self.played_when_lost = 0.0
+        """By the clock, how much of it had been played when the connection was lost."""
         self._session = session
+        self._settled = trio.Event()
         self._sequence = 0
         self._ends_at_ms = 0.0
         self._torn = b""
 
     @property
+    def text(self) -> str | None:
+        """What the user wrote, if that is how the turn began."""
+        return self.prompt if isinstance(self.prompt, str) else None
+
+    @property
     def is_input_over(self) -> bool:
         """Whether the user has said that no more input of this turn comes, and it was all read."""
         return self.is_over or self.input_left == 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what was heard of it."""
+        return self._settled.is_set()
+
+    async def wait_settled(self) -> None:
+        """Wait until it is known what was heard of it, so that `playback` is final.
+
+        That is when the turn is over; but if its client was away then, only when the
+        client has come back for the rest, or will not come back.
+        """
+        await self._settled.wait()
+
+    def settle(self) -> None:
+        """Note that the ledger is final."""
+        self._settled.set()
 
     def audio(self) -> AsyncIterator[AudioChunk]:
         """The user's audio, as it comes, until the client ends the turn's input.

@@ -40,6 +40,7 @@ from actorflow.protocol import (
     Ready,
     ReplyAudio,
     ReplyText,
+    ServerEvent,
     ServerMessage,
     SessionLimits,
     Start,
@@ -86,7 +87,10 @@ GOLDEN_SERVER: list[tuple[ServerMessage, str]] = [
             '"inbound_ms":2000,"idle_timeout":300,"heartbeat_interval":20},"resume_token":"s.2"}'
         ),
     ),
-    (TurnStarted("turn-1"), '{"type":"turn_started","seq":3,"turn_id":"turn-1"}'),
+    (
+        TurnStarted("turn-1", "018f"),
+        '{"type":"turn_started","seq":3,"turn_id":"turn-1","pipeline_run_id":"018f"}',
+    ),
     (
         TurnCompleted("turn-1", "failed", 12.5, Failure("RUN-001", "no")),
         (
@@ -115,6 +119,10 @@ GOLDEN_SERVER: list[tuple[ServerMessage, str]] = [
     (
         Flow("in", "pause", 2000.0, 3),
         '{"type":"flow","seq":3,"direction":"in","state":"pause","buffered_ms":2000.0,"dropped":3}',
+    ),
+    (
+        ServerEvent("stage.started", {"stage": "listen"}),
+        '{"type":"event","seq":3,"event":"stage.started","data":{"stage":"listen"}}',
     ),
     (
         Error("PROTOCOL", "no", fatal=True),

@@ -155,6 +155,8 @@ async def open_house(
     answer: Callable[[Session, Turn], Awaitable[None]] = echo,
     # Any: settings may come from a dict.
     recording: Any = None,
+    # Any: as above, beside settings from a dict.
+    app: Any = None,
     **config: Any,
 ) -> AsyncIterator[House]:
     """Sessions and callers; afterwards no task and no session is left."""
@@ -163,7 +165,7 @@ async def open_house(
     async with trio.open_nursery() as nursery:
         settings = ServerConfig(**config)
         async with open_sessions(
-            App(answer), config=settings, event_sink=recording or sink
+            app or App(answer), config=settings, event_sink=recording or sink
         ) as sessions:
             house = House(sessions, nursery, sink)
             yield house

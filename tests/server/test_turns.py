@@ -62,8 +62,9 @@ async def test_text_is_answered_in_a_turn(autojump_clock: MockClock) -> None:
         await caller.hear_a(TurnCompleted)
 
     said = [(it.seq, it.message) for it in caller.heard[1:4]]
+    run_id = caller.said(TurnStarted)[0].pipeline_run_id
     assert said == [
-        (1, TurnStarted("turn-1")),
+        (1, TurnStarted("turn-1", run_id)),
         (2, ReplyText("turn-1", "hello", is_final=True)),
         (3, TurnCompleted("turn-1", "completed", 0.0)),
     ]
