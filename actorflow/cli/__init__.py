@@ -7,13 +7,15 @@ import sys
 from actorflow.errors import ActorflowError, MissingExtraError
 
 from ._lint_file import lint_pipeline_file as lint_pipeline_file
+from ._tell import tell
 
 
 def main() -> None:
     """Run the command that `sys.argv` names and exit.
 
     Exit codes: 0 done, 1 the command failed with an error of actorflow, 2 the
-    command line was wrong or the extra is not installed.
+    command line was wrong or the extra is not installed; others are those of a
+    command. ACTORFLOW_DEBUG=1 in the environment asks for tracebacks.
     """
     try:
         from ._app import app
@@ -27,5 +29,5 @@ def main() -> None:
     try:
         app(sys.argv[1:])
     except ActorflowError as error:
-        print(f"actorflow: {error}", *error.__notes__, sep="\n", file=sys.stderr)
+        tell(error)
         sys.exit(1)

@@ -2,37 +2,92 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from actorflow._version import __version__
 
-app = App(name="actorflow", help="Supervised pipelines on trio.", version=__version__)
+app = App(
+    name="actorflow",
+    help="Supervised pipelines on trio.",
+    help_epilogue="`actorflow COMMAND --help` has examples and exit codes. Set ACTORFLOW_DEBUG=1 to"
+    " see the tracebacks of errors.",
+    help_format="plaintext",
+    version=__version__,
+    # Most defaults are "no" and "nothing".
+    default_parameter=Parameter(show_default=False),
+)
 
-app.command(
-    "actorflow.cli._demo:demo", help="See pipelines and supervisors at work for ten seconds."
+
+def _add(function: str, summary: str, *examples: str, exits: str) -> None:
+    lines = "".join(f"  {example}\n" for example in examples)
+    app.command(
+        f"actorflow.cli.{function}",
+        help=summary,
+        help_epilogue=f"Examples:\n{lines}\nExit codes: {exits}.",
+    )
+
+
+_add(
+    "_demo:demo",
+    "See pipelines and supervisors at work for ten seconds.",
+    "actorflow demo",
+    exits="0 it was shown, 130 it was interrupted",
 )
-app.command(
-    "actorflow.cli._lint:lint",
-    help="Find mistakes in pipelines without running them.",
-    help_epilogue="Exit codes: 0 nothing is wrong, 1 there are errors (with --strict also"
-    " warnings), 2 a target cannot be used.",
+_add(
+    "_run:run",
+    "Run a pipeline and show what its stages returned.",
+    'actorflow run support.py --input "Where is my invoice?"',
+    "actorflow run support.py:pipeline --watch --events run.jsonl",
+    "actorflow run support.py --json | jq .stages.answer.data",
+    exits="0 the run completed, 1 it failed, 2 the target cannot be used, 3 it was canceled by"
+    " a stage, 130 it was interrupted",
 )
-app.command(
-    "actorflow.cli._graph:graph",
-    help="Draw a pipeline, which need not be valid.",
-    help_epilogue="Exit codes: 0 done, 1 the picture could not be made, 2 the target cannot"
-    " be used.",
+_add(
+    "_lint:lint",
+    "Find mistakes in pipelines without running them.",
+    "actorflow lint support.py",
+    "actorflow lint support.py voice.pipelines:call --strict",
+    "actorflow lint support.py --json | jq .issues",
+    exits="0 nothing is wrong, 1 there are errors (with --strict also warnings), 2 a target"
+    " cannot be used",
 )
-app.command("actorflow.cli._events:events", help="Show, follow or count the events of a file.")
-app.command("actorflow.cli._events:timeline", help="Draw the runs of a file of events over time.")
-app.command(
-    "actorflow.cli._run:run",
-    help="Run a pipeline and show what its stages returned.",
-    help_epilogue="Exit codes: 0 the run completed, 1 it failed, 2 the target cannot be used,"
-    " 3 it was canceled by a stage, 130 it was interrupted.",
+_add(
+    "_graph:graph",
+    "Draw a pipeline, which need not be valid.",
+    "actorflow graph support.py",
+    "actorflow graph support.py:pipeline --direction LR -o support.svg",
+    exits="0 done, 1 the picture could not be made, 2 the target cannot be used",
 )
-app.command(
-    "actorflow.cli._doctor:doctor",
-    help="Look at this installation: what is there, and what is missing.",
-    help_epilogue="Exit codes: 0 everything required is there, 1 something is missing or too old.",
+_add(
+    "_events:events",
+    "Show, follow or count the events of a file.",
+    "actorflow events run.jsonl --summary",
+    "actorflow events run.jsonl --follow --type stage. --type tool.",
+    "actorflow events run.jsonl --json | jq .event_type",
+    exits="0 done, 1 the file cannot be read",
+)
+_add(
+    "_events:timeline",
+    "Draw the runs of a file of events over time.",
+    "actorflow timeline run.jsonl",
+    "actorflow timeline run.jsonl -o run.svg",
+    exits="0 done, 1 a file cannot be read or written",
+)
+_add(
+    "_completion:completion",
+    "Let a shell complete commands and options.",
+    "actorflow --install-completion",
+    "source <(actorflow completion bash)",
+    exits="0 done",
+)
+_add(
+    "_doctor:doctor",
+    "Look at this installation: what is there, and what is missing.",
+    "actorflow doctor",
+    "actorflow doctor --json",
+    exits="0 everything required is there, 1 something is missing or too old",
+)
+
+app.register_install_completion_command(
+    help="Let this shell complete commands and options: write the script and have it read."
 )

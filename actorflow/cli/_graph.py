@@ -13,7 +13,8 @@ from cyclopts import Parameter
 from actorflow.errors import InvalidArgumentError, ProgramError, TargetError
 from actorflow.pipeline import to_dot, to_mermaid
 
-from ._target import UNUSABLE, Target, find_pipeline, refuse
+from ._target import UNUSABLE, Target, find_pipeline
+from ._tell import tell
 
 _TEXTS: Final = {".mmd": to_mermaid, ".dot": to_dot}
 _PICTURES: Final = (".svg", ".png", ".pdf")
@@ -26,12 +27,15 @@ def _check_ending(_: object, output: Path | None) -> None:
 
 
 def graph(
-    target: str,
+    target: str | Path,
     /,
     *,
-    call: Annotated[str | None, Parameter(show_default=False)] = None,
-    direction: Literal["TD", "TB", "BT", "LR", "RL"] = "TD",
+    call: str | None = None,
+    direction: Annotated[
+        Literal["TD", "TB", "BT", "LR", "RL"], Parameter(show_default=True)
+    ] = "TD",
     output: Annotated[Path | None, Parameter(alias="-o", validator=_check_ending)] = None,
+    traceback: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Draw a pipeline, which need not be valid.
 
@@ -43,11 +47,12 @@ def graph(
         direction: Where the arrows lead: down (TD, TB), up (BT), right (LR) or left (RL).
         output: Write to this file; its ending says what: .mmd, .dot, or, with Graphviz
             installed, .svg, .png and .pdf.
+        traceback: If the target cannot be used, show where in full.
     """
     try:
-        pipeline = find_pipeline(Target.parse(target), call)
+        pipeline = find_pipeline(Target.parse(str(target)), call)
     except TargetError as error:
-        refuse(error)
+        tell(error, in_full=traceback)
         return UNUSABLE
     if output is None:
         sys.stdout.write(to_mermaid(pipeline, direction=direction))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Final
 
 import attrs
@@ -14,7 +15,8 @@ from actorflow.errors import TargetError
 from actorflow.pipeline import DependencyLintResult, IssueSeverity
 
 from ._lint_file import lint_target, merged, result_of
-from ._target import UNUSABLE, Target, refuse
+from ._target import UNUSABLE, Target
+from ._tell import tell
 
 _STYLES: Final = {
     IssueSeverity.ERROR: "bold red",
@@ -24,13 +26,14 @@ _STYLES: Final = {
 
 
 def lint(
-    target: str,
+    target: str | Path,
     /,
-    *more: str,
-    call: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    *more: str | Path,
+    call: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     as_json: Annotated[bool, Parameter("--json", negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
     verbose: Annotated[bool, Parameter(alias="-v", negative="")] = False,
+    traceback: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Find mistakes in pipelines without running them.
 
@@ -41,16 +44,17 @@ def lint(
         as_json: Print one JSON object.
         strict: Take warnings for errors.
         verbose: Also show what is merely worth knowing.
+        traceback: If a target cannot be used, show where in full.
     """
     results: dict[str, DependencyLintResult] = {}
     unusable: dict[str, DependencyLintResult] = {}
-    for name in (target, *more):
+    for name in map(str, (target, *more)):
         # A single target needs no name in front of its issues.
         prefix = name if more else ""
         try:
             results[prefix] = lint_target(Target.parse(name), call)
         except TargetError as error:
-            refuse(error)
+            tell(error, in_full=traceback)
             unusable[prefix] = result_of(error)
     if as_json:
         _print_json(merged(results | unusable, ":"), verbose=verbose)

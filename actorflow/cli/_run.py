@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, final
+from uuid import UUID
 
 import attrs
 import trio
@@ -16,6 +18,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from actorflow.errors import (
+    ActorflowError,
     InvalidArgumentError,
     PipelineValidationError,
     TargetError,
@@ -40,7 +43,8 @@ from actorflow.runtime import (
 
 from ._interrupts import INTERRUPTED, Interrupts, waiting_for
 from ._run_view import View, as_json, open_view
-from ._target import UNUSABLE, Target, find_pipeline, refuse
+from ._target import UNUSABLE, Target, find_pipeline
+from ._tell import tell, wants_tracebacks
 
 CANCELED: Final = 3
 EXIT_CODES: Final = {RunPhase.COMPLETED: 0, RunPhase.FAILED: 1, RunPhase.CANCELED: CANCELED}
@@ -70,11 +74,11 @@ class Ended:
 
 
 def run(
-    target: str,
+    target: str | Path,
     /,
     *,
     input: Annotated[str | None, Parameter(alias="-i")] = None,
-    call: Annotated[str | None, Parameter(show_default=False)] = None,
+    call: str | None = None,
     watch: Annotated[bool, Parameter(alias="-w", negative="")] = False,
     as_json: Annotated[bool, Parameter("--json", negative="")] = False,
     events: Annotated[Path | None, Parameter(alias="-e")] = None,
@@ -92,12 +96,14 @@ def run(
         watch: Also show what happens on the way, step by step.
         as_json: Print one JSON object. Steps, and what stages print, then go to stderr.
         events: Add the events of the run to this file; `actorflow timeline FILE` draws it.
-        traceback: If a stage fails, show where in full.
+        traceback: If a stage fails or the target cannot be used, show where in full.
     """
     try:
-        graph = _graph_of(Target.parse(target), call)
+        graph = _graph_of(Target.parse(str(target)), call)
     except (TargetError, PipelineValidationError) as error:
-        refuse(error)
+        if as_json:
+            _print_json(_report("unusable", error))
+        tell(error, in_full=traceback)
         return UNUSABLE
     if events is not None:
         _check_writable(events)
@@ -107,9 +113,9 @@ def run(
             lambda: carry_out(graph, input, console, steps=watch, stages=not as_json, events=events)
         )
     if as_json:
-        _print_json(ended)
+        _print_json(_report_of(ended))
     if ended.error is not None:
-        _explain(ended.error, in_full=traceback)
+        _explain(ended.error, has_text=input is not None, in_full=traceback)
     elif ended.status.state is RunPhase.FAILED:
         names = ", ".join(ended.results.failed())
         print(f"actorflow: failed: {names}; best_effort went on without", file=sys.stderr)
@@ -194,21 +200,41 @@ def _stop(run: RunHandle, view: View) -> None:
     view.draw(run)
 
 
-def _print_json(ended: Ended) -> None:
-    status, error = ended.status, ended.error
+def _print_json(report: Mapping[str, Any]) -> None:
+    print(as_json(report, indent=2))
+
+
+def _report_of(ended: Ended) -> dict[str, Any]:
+    status = ended.status
     stages = {
         name: {"state": str(state), **_details(ended.results, name)}
         for name, state in status.stages.items()
     }
-    report = {
-        "pipeline": status.pipeline_name,
-        "run_id": status.run_id,
-        "state": str(status.state),
+    return _report(
+        str(status.state),
+        ended.error,
+        pipeline=status.pipeline_name,
+        run_id=status.run_id,
+        stages=stages,
+    )
+
+
+def _report(
+    state: str,
+    error: ActorflowError | None,
+    *,
+    pipeline: str | None = None,
+    run_id: UUID | None = None,
+    stages: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    return {
+        "pipeline": pipeline,
+        "run_id": run_id,
+        "state": state,
         "error": None if error is None else str(error),
         "code": None if error is None else error.code,
-        "stages": stages,
+        "stages": dict(stages),
     }
-    print(as_json(report, indent=2))
 
 
 def _details(results: PipelineResults, name: str) -> dict[str, Any]:
@@ -226,20 +252,26 @@ def _details(results: PipelineResults, name: str) -> dict[str, Any]:
     }
 
 
-def _explain(error: RunError, *, in_full: bool) -> None:
+def _explain(error: RunError, *, has_text: bool, in_full: bool) -> None:
     if not isinstance(error, UnifiedStageExecutionError):
         print(f"actorflow: {error}", file=sys.stderr)
         return
     original = error.original
-    if in_full:
+    if in_full or wants_tracebacks():
         traceback.print_exception(original)
     frames = traceback.extract_tb(original.__traceback__)
     # The first step out of actorflow is the stage; what it calls may be anybody's code.
     outside = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
     print(f"actorflow: {error}", file=sys.stderr)
-    if hint := getattr(original, "fix_hint", ""):
+    if hint := _hint_of(original, has_text=has_text):
         print(f"fix: {hint}", file=sys.stderr)
     if outside:
         place = f"{os.path.relpath(outside[0].filename)}, line {outside[0].lineno}"
         more = "" if in_full else "; --traceback shows more"
-        print(f"{type(original).__name__} in {place}{more}", file=sys.stderr)
+        print(f"in {place}{more}", file=sys.stderr)
+
+
+def _hint_of(error: Exception, *, has_text: bool) -> str:
+    if not has_text and "NoneType" in str(error):
+        return "The run began without a text; --input TEXT gives it one."
+    return getattr(error, "fix_hint", "")

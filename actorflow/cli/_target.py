@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, final
 
 import attrs
 
-from actorflow.errors import ActorflowError, TargetError
+from actorflow.errors import TargetError
 from actorflow.pipeline import FluentPipelineBuilder, Pipeline, PipelineBuilder
 from actorflow.runtime import StageGraph, UnifiedStageGraph
 
@@ -232,8 +232,3 @@ def _importable(directory: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(str(directory))
-
-
-def refuse(error: ActorflowError) -> None:
-    """Tell the person at the terminal what went wrong, and what to do about it."""
-    print(f"actorflow: {error}", *error.__notes__, sep="\n", file=sys.stderr)

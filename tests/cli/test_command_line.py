@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +41,76 @@ def test_help_says_what_every_command_does(
 
     assert all(f"│ {name} " in out for name in app.resolved_commands() if name[0] != "-")
     assert all(command.help for command in app.resolved_commands().values())
+
+
+def test_help_of_every_command_has_examples_and_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actorflow.cli._app import app
+
+    for name in app.resolved_commands():
+        if not name.startswith("-"):
+            assert run(monkeypatch, name, "--help") == 0
+            out = capsys.readouterr().out
+            assert re.search(rf"^Examples:\n(  .*\n)*?  .*actorflow.*\b{name}\b", out, re.MULTILINE)
+            assert re.search(r"^Exit codes: 0 ", out, re.MULTILINE)
+
+
+def test_examples_of_help_are_command_lines_that_parse() -> None:
+    from actorflow.cli._app import app
+
+    examples = [
+        line.strip()
+        for command in app.resolved_commands().values()
+        for line in (command.help_epilogue or "").splitlines()
+        if line.startswith("  actorflow ")
+    ]
+
+    assert len(examples) >= 8
+    for example in examples:
+        words = shlex.split(example.partition("|")[0])[1:]
+        _, _, unused = app.parse_known_args(words)[:3]
+        assert unused == [] or words[0].startswith("--"), example
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion_knows_every_command(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actorflow.cli._app import app
+
+    assert run(monkeypatch, "completion", shell) == 0
+    script = capsys.readouterr().out
+
+    commands = [name for name in app.resolved_commands() if not name.startswith("-")]
+    assert [name for name in commands if name not in script] == []
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("r", "run"), ("run --wat", "--watch"), ("run test_co", "test_command_line.py")],
+)
+def test_bash_completes_commands_options_and_files(
+    typed: str, offered: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "completion", "bash")
+    script = capsys.readouterr().out
+
+    words = ["actorflow", *typed.split()]
+    program = (
+        f"{script}\nCOMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}\n"
+        '_actorflow; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+
+    assert offered in done.stdout.split()
 
 
 def test_unknown_command_is_a_wrong_command_line(
@@ -80,3 +155,16 @@ def test_error_of_actorflow_ends_without_a_traceback(
         "actorflow: workers must be at least 1, found 0",
         "fix: Pass one of the values the message allows.",
     ]
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
+def test_tracebacks_are_shown_when_the_environment_asks(
+    value: str, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACTORFLOW_DEBUG", value)
+
+    assert run(monkeypatch, "timeline", "nowhere.jsonl") == 1
+
+    err = capsys.readouterr().err
+    assert ("Traceback" in err) is shown
+    assert "actorflow: FILE must be a file that can be read" in err

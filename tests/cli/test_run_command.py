@@ -175,7 +175,7 @@ def test_failure_is_told_with_the_line_of_the_stage(command: Command) -> None:
     assert out.endswith("○ after   not_run\n")
     line = SHOP.splitlines().index('    return {"text": ctx.inputs.get("text")["key"]}') + 1
     assert err.startswith("actorflow: stage 'broken' failed: TypeError: string indices")
-    assert err.endswith(f"TypeError in shop.py, line {line}; --traceback shows more\n")
+    assert err.endswith(f"\nin shop.py, line {line}; --traceback shows more\n")
 
 
 def test_traceback_is_shown_on_request(command: Command) -> None:
@@ -183,6 +183,52 @@ def test_traceback_is_shown_on_request(command: Command) -> None:
 
     assert err.startswith("Traceback (most recent call last):\n")
     assert "--traceback shows more" not in err
+
+
+def test_environment_may_ask_for_tracebacks(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTORFLOW_DEBUG", "1")
+
+    assert command("shop.py:failing")[2].startswith("Traceback (most recent call last):\n")
+
+
+def test_traceback_of_a_target_is_shown_on_request(command: Command) -> None:
+    Path("typo.py").write_text("import shop\nnowhere.at_all\n")
+
+    short, full = command("typo.py")[2], command("typo.py", "--traceback")[2]
+
+    assert "Traceback" not in short
+    assert 'typo.py", line 2, in <module>' in full
+    assert full.endswith(short)
+
+
+def test_failure_for_lack_of_a_text_says_how_to_give_one(command: Command) -> None:
+    Path("needy.py").write_text(
+        "from actorflow import Pipeline, stage\n"
+        "needy = Pipeline.from_stages(stage('clean', lambda ctx: ctx.snapshot.input_text.strip()))\n"
+    )
+
+    assert (
+        "\nfix: The run began without a text; --input TEXT gives it one.\n"
+        in (command("needy.py")[2])
+    )
+    assert "--input" not in command("shop.py:failing", "--input", "hi")[2]
+
+
+def test_target_that_cannot_be_used_is_told_in_json_too(command: Command) -> None:
+    code, out, err = command("gone.py", "--json")
+
+    assert code == 2
+    assert json.loads(out) == {
+        "pipeline": None,
+        "run_id": None,
+        "state": "unusable",
+        "error": "gone.py cannot be used: there is no such file",
+        "code": "CLI-001-TARGET",
+        "stages": {},
+    }
+    assert err.startswith("actorflow: gone.py cannot be used")
 
 
 def test_failure_without_an_exception_has_no_line(command: Command) -> None:
