@@ -1,8 +1,8 @@
 """The tasks of a session: its actor, and per connection a reader, a writer and a heartbeat.
 
     sessions/<id>            a supervisor that restarts nothing
-    ├── session              spawns, closes and cleans up
     ├── app                  what the application does beside its turns, if anything
+    ├── session              spawns, closes and cleans up
     ├── reader-1, writer-1, heartbeat-1
     └── turn-1
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 
 CRASH: Final = "the session crashed"
+_BESIDE: Final = "app"
 
 
 @final
@@ -79,9 +80,12 @@ class GraceOver:
 
 
 def session_tree(
-    session: Session, app: SessionApp, forget: Callable[[Session], None]
+    session: Session,
+    app: SessionApp,
+    beside: Supervisor | None,
+    forget: Callable[[Session], None],
 ) -> Supervisor:
-    """The supervisor of one session."""
+    """The supervisor of one session. What works beside it begins before it and ends after it."""
     shutdown = session.config.close_timeout + 1
     actor = Child(
         "session",
@@ -89,7 +93,10 @@ def session_tree(
         restart="transient",
         shutdown=shutdown,
     )
-    return Supervisor(actor, max_restarts=0)
+    if beside is None:
+        return Supervisor(actor, max_restarts=0)
+    # The session actor sees it end, and ends the session in order.
+    return Supervisor(Child(_BESIDE, beside, restart="temporary"), actor, max_restarts=0)
 
 
 @final
@@ -113,6 +120,9 @@ class SessionActor(Actor[Any]):
         self._session.actor = self.ctx.ref
         self._session.wake = self._wake
         self.ctx.send_after(self._session.config.idle_timeout, IdleCheck())
+        beside = f"sessions/{self._session.id}/{_BESIDE}"
+        if beside in self.ctx.system:
+            self.ctx.monitor(self.ctx.system[beside])
 
     def _wake(self) -> None:
         # With a full mailbox it will look soon; stopped, it has no need to.
@@ -148,8 +158,6 @@ class SessionActor(Actor[Any]):
     async def _attach(self, link: Link) -> None:
         session = self._session
         replaced = session.link
-        if self._links == 0 and session.companion is not None:
-            self.ctx.monitor(session.companion)
         await self._stop_tasks()
         if replaced is not None:
             farewell = partial(say_farewell, replaced, session.config.close_timeout)

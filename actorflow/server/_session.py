@@ -93,8 +93,8 @@ class ListeningApp(SessionApp, Protocol):
     def on_session(self, session: Session) -> Supervisor:
         """Return what works for a session from its first message to its end.
 
-        It is part of the session's tree, stopped in order when the session ends and
-        all its turns have. When it gives up, the session ends with 1011. An
+        It is part of the session's tree, stopped in order when the session and all its
+        turns have ended. When it gives up, the session ends with 1011. An
         `AudioFormatMismatchError` turns the client away.
         """
         ...
@@ -172,8 +172,6 @@ class Session:
         self.turn: Turn | None = None
         self.ending: Ending | None = None
         self.actor: ActorRef[Any] | None = None
-        self.companion: ActorRef[Any] | None = None
-        """What the application does beside the turns."""
         self.wake: Callable[[], None] = _nobody_is_there_yet
         """Lets the session actor look at what there is to do."""
         self.is_draining = False
@@ -503,13 +501,16 @@ class Session:
             await self._heard.wait()
         if self.ending is not None:
             return None
-        data = self.microphone.take() if len(self.microphone) else b""
-        ends = bool(self._input_ends) and (
-            self._input_ends[0] <= self._pieces_in - len(self.microphone)
-        )
-        if ends:
-            self._input_ends.popleft()
-        return self._next_chunk(data, is_final=ends)
+        if self._input_ends_here():
+            return self._next_chunk(b"", is_final=True)
+        return self._next_chunk(self.microphone.take(), is_final=self._input_ends_here())
+
+    def _input_ends_here(self) -> bool:
+        pieces_out = self._pieces_in - len(self.microphone)
+        if not self._input_ends or self._input_ends[0] > pieces_out:
+            return False
+        self._input_ends.popleft()
+        return True
 
     def _next_chunk(self, data: bytes, *, is_final: bool = False) -> AudioChunk:
         if self._is_throttled and self.microphone.buffered_ms <= self.config.inbound_ms / 2:

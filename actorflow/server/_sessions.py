@@ -119,9 +119,10 @@ class Sessions:
     async def drain(self, timeout: float = 30.0) -> None:
         """Let no one in, let turns end for `timeout` seconds, then cancel what is left.
 
-        Returns when no session is left.
+        Returns when no session is left, and nothing that worked for one.
         """
         self._is_draining = True
+        trees = [self._system[path] for path in self._paths() if path in self._system]
         for session in self._all():
             session.drain(timeout)
         with trio.move_on_after(timeout):
@@ -129,6 +130,8 @@ class Sessions:
         for session in self._all():
             session.end(CloseCode.GOING_AWAY, SHUTDOWN)
         await self._until_empty()
+        for tree in trees:
+            await tree.wait_stopped()
 
     def statistics(self) -> ServerStatistics:
         """What there is and was, as of now."""
@@ -143,6 +146,9 @@ class Sessions:
             replay_bytes=sum(session.replay.byte_count for session in self._all()),
             **attrs.asdict(total),
         )
+
+    def _paths(self) -> list[str]:
+        return [f"sessions/{session_id}" for session_id in self._open]
 
     def _all(self) -> tuple[Session, ...]:
         return tuple(self._open.values())
@@ -189,16 +195,13 @@ class Sessions:
             _log.exception("session_failed_to_begin")
             return _CRASHED
         self._open[session.id] = session
-        tree = session_tree(session, self._app, self._forget)
-        await self._system.spawn(tree, name=session.id, under="sessions")
-        if beside is not None:
-            try:
-                session.companion = await self._system.spawn(
-                    beside, name="app", under=f"sessions/{session.id}"
-                )
-            except (StartFailedError, ActorStoppedError):
-                session.end(CloseCode.INTERNAL, CRASH)
-                return _CRASHED
+        tree = session_tree(session, self._app, beside, self._forget)
+        try:
+            await self._system.spawn(tree, name=session.id, under="sessions")
+        except StartFailedError:
+            # It may have begun without what should work beside it, and forgotten itself.
+            self._open.pop(session.id, None)
+            return _CRASHED
         data = {
             "session_id": session.id,
             "principal": principal.id,

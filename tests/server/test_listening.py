@@ -234,10 +234,9 @@ async def test_companion_ends_after_the_turns(autojump_clock: MockClock) -> None
         await caller.hear_a(TurnStarted)
         await caller.say(End("session"))
         await caller.hear_to_the_end()
-        await wait_all_tasks_blocked()
+        await house.sessions.drain()
 
         assert app.happened == ["turn-1", "stopped"]
-        assert [it.type for it in house.sink.events][-1] == "session.closed"
 
 
 @pytest.mark.spec("A119c")
