@@ -23,7 +23,9 @@ HEAD: Final = """\
 
 Everything that actorflow raises on purpose is an `ActorflowError`. It has a stable `code`, typed
 fields, a `fix_hint` that says what to do and a `doc_url` (below `DOC_BASE_URL`) that leads to its
-place on this page; a traceback shows both. All names are imported from `actorflow.errors`."""
+place on this page; a traceback shows both. All names are imported from `actorflow.errors`.
+
+## The root"""
 
 
 def page() -> str:
