@@ -172,10 +172,10 @@ class BackpressureAwareEventSink(OwnedByBlock):
                 await self._start_if_owned(place)
             self._worker.wake()
             if place is not None:
-                await place.decided.wait()
+                await place.wait()
         finally:
             if place is not None:
-                self._queue.leave(place)
+                place.leave()
         if place is not None and not place.is_accepted:
             raise SinkClosedError(repr(self), type)
 

@@ -24,8 +24,38 @@ class Place(Generic[T]):
     """A place in the line before the queue."""
 
     item: T
-    is_accepted: bool = False
-    decided: trio.Event = attrs.field(factory=trio.Event)
+    _line: deque[Place[T]]
+    is_accepted: bool = attrs.field(default=False, init=False)
+    _is_decided: bool = attrs.field(default=False, init=False)
+    _waiter: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+
+    def decide(self, *, is_accepted: bool) -> None:
+        self.is_accepted = is_accepted
+        self._is_decided = True
+        if self._waiter is not None:
+            trio.lowlevel.reschedule(self._waiter)
+            self._waiter = None
+
+    async def wait(self) -> None:
+        """Wait until it is known whether the item is accepted; to be cancelled is to leave."""
+        if self._is_decided:
+            return
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            # Now and not when this task runs again: until then the item might come in,
+            # and whoever gave it up would tell that it is lost.
+            self._waiter = None
+            self.leave()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def leave(self) -> None:
+        """Give up the place, unless it is decided what becomes of it."""
+        if not self._is_decided:
+            self._is_decided = True
+            self._line.remove(self)
 
 
 @final
@@ -53,23 +83,17 @@ class BoundedQueue(Generic[T]):
         return True
 
     def line_up(self, item: T) -> Place[T]:
-        """Wait in line: `decided` is set when it is known whether the item is accepted."""
-        place = Place(item)
+        """Take a place in the line, which whoever has it waits for or leaves."""
+        place = Place(item, self._line)
         self._line.append(place)
         return place
-
-    def leave(self, place: Place[T]) -> None:
-        """Give up a place in the line, because whoever waited was cancelled."""
-        if not place.decided.is_set():
-            self._line.remove(place)
 
     def take(self) -> T:
         """Return the oldest item and let the first in line come in."""
         item = self._items.popleft()
         if self._line:
             place = self._line.popleft()
-            place.is_accepted = self.offer(place.item)
-            place.decided.set()
+            place.decide(is_accepted=self.offer(place.item))
         return item
 
     def clear(self) -> list[T]:
@@ -77,5 +101,5 @@ class BoundedQueue(Generic[T]):
         items = list(self._items)
         self._items.clear()
         while self._line:
-            self._line.popleft().decided.set()
+            self._line.popleft().decide(is_accepted=False)
         return items
