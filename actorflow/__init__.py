@@ -60,7 +60,9 @@ from actorflow.pipeline import (
 )
 from actorflow.runtime import (
     PipelineResults as PipelineResults,
+    PipelineRunner as PipelineRunner,
     RunHandle as RunHandle,
+    RunResult as RunResult,
 )
 from actorflow.stages import (
     DictContextAdapter as DictContextAdapter,

@@ -15,6 +15,8 @@ from uuid import UUID
 from ._options import PipelineKeywords
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from actorflow.model import ContextSnapshot, StageOutput
     from actorflow.stages import PipelineContext, StageResult
 
@@ -40,6 +42,7 @@ class RunKeywords(TypedDict, total=False):
     event_sink: Any
     cancel_token: Any
     runtime: Any
+    first_seq: int
 
 
 class ContextKeywords(TypedDict, total=False):
@@ -138,8 +141,10 @@ class PipelineGraph(Protocol):
     @property
     def topological_order(self) -> Sequence[str]: ...
 
-    async def run(self, source: Source, /) -> RunResults: ...
-    def start(self, source: Source, /) -> AbstractAsyncContextManager[Run]: ...
+    async def run(self, source: Source = None, /, **options: Unpack[RunKeywords]) -> RunResults: ...
+    def start(
+        self, source: Source = None, /, **options: Unpack[RunKeywords]
+    ) -> AbstractAsyncContextManager[Run]: ...
 
 
 class LegacyGraph(Protocol):

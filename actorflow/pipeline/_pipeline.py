@@ -299,10 +299,16 @@ class Pipeline:
         check_keywords(call, options, StartKeywords.__optional_keys__)
         begin = self._beginning(source, _picked(options, _CONTEXT_KEYWORDS))
         changed = _picked(options, _GRAPH_KEYWORDS)
-        graph = self.build(**changed) if changed else self._kept_graph()
+        graph = self.build(**changed) if changed else self.graph
         return graph, begin, _picked(options, _RUN_KEYWORDS)
 
-    def _kept_graph(self) -> PipelineGraph:
+    @property
+    def graph(self) -> PipelineGraph:
+        """The graph that `run` and `start` use when they are given no options of `build`.
+
+        Raises:
+          PipelineValidationError: if the pipeline cannot be built.
+        """
         graph = self._graph.get(DEFAULT_NAME)
         return graph or self._graph.setdefault(DEFAULT_NAME, self.build())
 

@@ -20,6 +20,9 @@ from ._graph import UnifiedStageGraph as UnifiedStageGraph
 from ._handle import RunHandle as RunHandle
 from ._legacy import StageGraph as StageGraph
 from ._results import FailureRecord as FailureRecord, PipelineResults as PipelineResults
+from ._run_result import RunResult as RunResult
+from ._runner import PipelineRunner as PipelineRunner, run_simple_pipeline as run_simple_pipeline
+from ._runtime import Runtime as Runtime
 from ._stage_life import StageState as StageState
 from ._status import RunPhase as RunPhase, RunStatus as RunStatus
 from ._subpipeline import (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 import attrs
 import trio
 
+from actorflow.errors import InvalidArgumentError
 from actorflow.events import WideEventEmitter
 from actorflow.interceptors import (
     check_graph,
@@ -152,6 +153,20 @@ class UnifiedStageGraph:
         """A Mermaid flowchart of the stages."""
         return to_mermaid(self, direction=direction, results=results, title=title)
 
+    def with_interceptors(self, interceptors: Iterable[Any]) -> UnifiedStageGraph:
+        """The same stages with other interceptors around them; this graph keeps its own.
+
+        Raises:
+          PipelineValidationError: if the interceptors cannot be used together, or here.
+        """
+        around = ordered(interceptors)
+        fields = attrs.asdict(self, recurse=False)
+        fields |= {"interceptors": around, "chains": compile_chains(around, self.specs)}
+        graph = object.__new__(UnifiedStageGraph)
+        graph.__attrs_init__(**fields)
+        check_graph(around, graph)
+        return graph
+
     # Running
 
     async def run(
@@ -162,18 +177,21 @@ class UnifiedStageGraph:
         event_sink: EventSink | None = None,
         cancel_token: CancellationToken | None = None,
         runtime: object = None,
+        first_seq: int = 1,
     ) -> PipelineResults:
         """Run to the end and return what the stages put out.
 
         `source` is a context, or the snapshot or the text to make one from.
-        `runtime` is what stages and interceptors find as `ctx.runtime`.
+        `runtime` is what stages and interceptors find as `ctx.runtime`. The events
+        are numbered from `first_seq` on: a run that goes on where an earlier one
+        with its id ended begins with that one's last number and one more.
 
         Raises:
           UnifiedStageExecutionError: if a stage failed; it carries the results.
           UnifiedPipelineCancelled: if the run was cancelled; it carries the results.
           ContextInUseError: if another run is using the context.
         """
-        run = self._new_run(source, event_sink, cancel_token, runtime)
+        run = self._new_run(source, event_sink, cancel_token, runtime, first_seq)
         with run.claimed():
             await run.supervise()
         return run.outcome()
@@ -186,6 +204,7 @@ class UnifiedStageGraph:
         event_sink: EventSink | None = None,
         cancel_token: CancellationToken | None = None,
         runtime: object = None,
+        first_seq: int = 1,
     ) -> AbstractAsyncContextManager[RunHandle]:
         """Run beside the `async with` block, which gets a handle to the run.
 
@@ -193,7 +212,8 @@ class UnifiedStageGraph:
         `wait` has raised it. An exception in the block cancels the run, waits for
         its end, and goes on.
         """
-        return self._beside_block(self._new_run(source, event_sink, cancel_token, runtime))
+        run = self._new_run(source, event_sink, cancel_token, runtime, first_seq)
+        return self._beside_block(run)
 
     def _new_run(
         self,
@@ -201,11 +221,20 @@ class UnifiedStageGraph:
         event_sink: EventSink | None,
         cancel_token: CancellationToken | None,
         runtime: object,
+        first_seq: int,
     ) -> Run:
+        if not isinstance(first_seq, int) or first_seq < 1:
+            raise InvalidArgumentError("first_seq", first_seq, "a whole number from 1 on")
         context = context_for(source, self.pipeline_name or "pipeline")
         if runtime is not None:
             context.runtime = runtime
-        return Run(self, context, event_sink=event_sink, cancel_token=cancel_token)
+        return Run(
+            self,
+            context,
+            event_sink=event_sink,
+            cancel_token=cancel_token,
+            first_seq=first_seq,
+        )
 
     @asynccontextmanager
     async def _beside_block(self, run: Run) -> AsyncIterator[RunHandle]:

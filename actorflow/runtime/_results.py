@@ -53,7 +53,7 @@ class PipelineResults(Mapping[str, StageOutput]):
     started are not in it.
     """
 
-    __slots__ = ("_outputs", "failures", "stage_results")
+    __slots__ = ("_outputs", "failures", "stage_results", "warnings")
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class PipelineResults(Mapping[str, StageOutput]):
         *,
         failures: Iterable[FailureRecord] = (),
         stage_results: Mapping[str, StageResult] = _NOTHING,
+        warnings: Iterable[str] = (),
     ) -> None:
         self._outputs: Final = dict(outputs)
         self.failures: Final = tuple(failures)
@@ -71,6 +72,8 @@ class PipelineResults(Mapping[str, StageOutput]):
             else MappingProxyType(dict(stage_results))
         )
         """How each call went, also of stages that left no output."""
+        self.warnings: Final = tuple(warnings)
+        """What went wrong beside the stages and changed nothing: cleanups that failed."""
 
     def __getitem__(self, stage: str) -> StageOutput:
         try:
@@ -89,7 +92,12 @@ class PipelineResults(Mapping[str, StageOutput]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The errors of a run carry its results, and errors travel between processes.
-        return _restored, (self._outputs, self.failures, dict(self.stage_results))
+        return _restored, (
+            self._outputs,
+            self.failures,
+            dict(self.stage_results),
+            self.warnings,
+        )
 
     def output(self, stage: str, default: StageOutput | None = None) -> StageOutput | None:
         """What a stage returned, or `default`."""
@@ -159,5 +167,8 @@ def _restored(
     outputs: Mapping[str, StageOutput],
     failures: Iterable[FailureRecord],
     stage_results: Mapping[str, StageResult],
+    warnings: Iterable[str],
 ) -> PipelineResults:
-    return PipelineResults(outputs, failures=failures, stage_results=stage_results)
+    return PipelineResults(
+        outputs, failures=failures, stage_results=stage_results, warnings=warnings
+    )

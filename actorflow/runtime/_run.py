@@ -75,6 +75,7 @@ class Run:
         *,
         event_sink: EventSink | None = None,
         cancel_token: CancellationToken | None = None,
+        first_seq: int = 1,
     ) -> None:
         self.graph = graph
         self.context = context
@@ -88,6 +89,7 @@ class Run:
         self._when_ended: list[Callable[[], object]] = []
         self._given_sink = event_sink
         self._given_token = cancel_token
+        self._first_seq = first_seq
         self._token: CancellationToken | None = None
         self._bus: RealtimeStageBus | None = None
         self.timer = PipelineTimer()
@@ -101,6 +103,7 @@ class Run:
         self.unix_zero = clock.timestamp() - trio.current_time()
         self._started_at: datetime | None = None
         self._ended_at: datetime | None = None
+        self._warnings: tuple[str, ...] = ()
         self._crash: Exception | None = None
         self._error: Exception | None = None
         self._results: PipelineResults | None = None
@@ -129,6 +132,7 @@ class Run:
                 request_id=context.request_id,
                 execution_mode=context.execution_mode,
                 topology=context.topology,
+                first_seq=self._first_seq,
             )
             self.enter_stage = self.sink.enter_stage
             self._lifecycle = Lifecycle(
@@ -158,7 +162,12 @@ class Run:
 
     def _results_with(self, stage_results: StageResults) -> PipelineResults:
         failures = self._state.failures.failures
-        return PipelineResults(self._state.outputs, failures=failures, stage_results=stage_results)
+        return PipelineResults(
+            self._state.outputs,
+            failures=failures,
+            stage_results=stage_results,
+            warnings=self._warnings,
+        )
 
     def _stage_results(self) -> StageResults:
         settles = self._settles
@@ -348,6 +357,9 @@ class Run:
         if self.cleanups.pending_count:
             report = await self.cleanups.run_all(timeout=self.graph.options.cleanup_timeout)
             self._lifecycle.cleaned_up(report)
+            self._warnings = tuple(
+                f"cleanup {name!r} failed: {error!r}" for name, error in report.failed
+            )
         # From here on nobody can change how it ended.
         self._ended_at = clock.now()
         stage_results = self._stage_results()

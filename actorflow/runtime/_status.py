@@ -37,4 +37,4 @@ class RunStatus:
     started_at: datetime | None
     ended_at: datetime | None
     seq: int
-    """The number of the newest event; 0 before the first."""
+    """The number of the newest event; before the first, one less than it will have."""

@@ -24,8 +24,9 @@ from actorflow.pipeline import PipelineBuilder, pipeline_registry
 from actorflow.stages import PipelineContext, StageContext, SubpipelineResult
 
 from ._active_runs import find_run
-from ._children import ChildRunTracker, get_child_tracker
+from ._children import ChildRunTracker
 from ._results import PipelineResults
+from ._runtime import tracker_of
 
 DEFAULT_MAX_SUBPIPELINE_DEPTH: Final = 5
 _REMEMBERED: Final = 10_000
@@ -89,7 +90,7 @@ class SubpipelineSpawner:
             data_overrides=data_overrides,
         )
         birth = _Birth(parent, child, pipeline_name, self._emit_events)
-        tracker = self._tracker or get_child_tracker()
+        tracker = self._tracker or tracker_of(parent.runtime)
         await tracker.register_child(birth.parent_id, birth.child_id)
         try:
             await birth.report(
@@ -118,7 +119,7 @@ class SubpipelineSpawner:
         run = find_run(run_id)
         if run is None:
             return []
-        tracker = self._tracker or get_child_tracker()
+        tracker = self._tracker or tracker_of(run.context.runtime)
         family = {run_id, *await tracker.get_all_descendants(run_id)}
         ended: list[UUID] = []
         gone = trio.Event()

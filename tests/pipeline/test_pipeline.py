@@ -592,17 +592,18 @@ def test_threads_that_run_at_once_share_one_graph(engine: RecordingEngine) -> No
     for thread in threads:
         thread.join(5)
 
-    kept: Any = pipeline._kept_graph()
+    kept: Any = pipeline.graph
     assert len(engine.built) == 2
     assert kept in engine.built
-    assert pipeline._kept_graph() is kept
+    assert pipeline.graph is kept
 
 
 def test_context_keywords_are_the_fields_of_a_context() -> None:
     fields = {field.alias for field in attrs.fields(PipelineContext) if field.init}
 
     assert ContextKeywords.__optional_keys__ | RunKeywords.__optional_keys__ == fields | {
-        "cancel_token"
+        "cancel_token",
+        "first_seq",
     }
 
 
