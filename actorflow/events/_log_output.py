@@ -51,13 +51,23 @@ class JsonLogFormatter(structlog.stdlib.ProcessorFormatter):
         )
 
 
+def _for_people(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
+    # The hour by the clock on the wall, and no word about what there is not.
+    record: logging.LogRecord = entry["_record"]
+    entry["timestamp"] = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+    return {key: value for key, value in entry.items() if value is not None}
+
+
 def _console_formatter(*, colorize: bool) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_ENTRIES, structlog.stdlib.ExtraAdder()],
         processors=[
-            _add_time,
+            _for_people,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.dev.ConsoleRenderer(colors=colorize),
+            # With rich installed it would show local variables, and so the data of users.
+            structlog.dev.ConsoleRenderer(
+                colors=colorize, exception_formatter=structlog.dev.plain_traceback
+            ),
         ],
     )
 
@@ -71,9 +81,9 @@ def setup_logging(
     """Write log entries to stderr, readable or as JSON, and to a file as JSON.
 
     Entries of structlog and of the standard library come out alike, with the
-    ids of the run and the stage they were written in. Calling again replaces
-    what was set up before; handlers of others, and a structlog that somebody
-    has configured, are left alone.
+    ids of the run and the stage they were written in. What is worth less than
+    `info` is not written. Calling again replaces what was set up before; handlers
+    of others, and a structlog that somebody has configured, are left alone.
 
     Args:
       verbose: also write what actorflow logs for debugging.
@@ -97,6 +107,8 @@ def setup_logging(
         _handlers.append(file)
     for handler in _handlers:
         root.addHandler(handler)
+    # Or else the entries of a program would be thrown away, because by default it warns only.
+    root.setLevel(min(root.level, logging.INFO))
     logging.getLogger("actorflow").setLevel(logging.DEBUG if verbose else logging.INFO)
     if not structlog.is_configured():
         structlog.configure(

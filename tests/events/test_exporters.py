@@ -362,23 +362,23 @@ async def test_event_that_json_cannot_hold_takes_no_other_with_it(
     ]
 
 
-def test_file_of_a_killed_process_reads_up_to_its_last_flush(tmp_path: Path) -> None:
+@pytest.mark.spec("E90", "E92")
+@pytest.mark.parametrize("attempt", range(3))
+def test_file_of_a_killed_process_reads_up_to_its_last_flush(tmp_path: Path, attempt: int) -> None:
     path = tmp_path / "events.jsonl"
     program = textwrap.dedent(
         """
-        import sys, trio
+        import itertools, sys, trio
         from actorflow.events import AnalyticsEvent, JSONFileExporter
 
         async def main():
             exporter = JSONFileExporter(sys.argv[1])
-            for number in range(100):
-                await exporter.export(AnalyticsEvent(str(number)))
-            await exporter.flush()
-            print("flushed", flush=True)
-            for number in range(100):
-                await exporter.export(AnalyticsEvent("late"))
-            print("written", flush=True)
-            await trio.sleep_forever()
+            for number in itertools.count():
+                data = {"number": number, "text": "x" * 300_000}
+                await exporter.export(AnalyticsEvent("written", data=data))
+                if number % 2:
+                    await exporter.flush()
+                    print(number, flush=True)
 
         trio.run(main)
         """
@@ -387,12 +387,25 @@ def test_file_of_a_killed_process_reads_up_to_its_last_flush(tmp_path: Path) -> 
         [sys.executable, "-c", program, os.fspath(path)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["flushed\n", "written\n"]
+        for _ in range(3 + attempt):
+            process.stdout.readline()
+        # In the middle of its work, wherever that is.
         process.send_signal(signal.SIGKILL)
+        flushed = [*map(int, process.stdout.read().split())]
+    assert process.returncode == -signal.SIGKILL
 
-    found = types_in(path)
-    assert found[:100] == [str(number) for number in range(100)]
-    assert set(found[100:]) <= {"late"}
+    found = [(event.data["number"], len(event.data["text"])) for event in read_events(path)]
+    assert found == [(number, 300_000) for number in range(len(found))]
+    assert len(found) > max([5 + 2 * attempt, *flushed])
+    trio.run(_append, path)
+    assert [*read_events(path)][-1].event_type == "after"
+    assert len([*read_events(path)]) == len(found) + 1
+
+
+async def _append(path: Path) -> None:
+    exporter = JSONFileExporter(path)
+    await exporter.export(AnalyticsEvent("after"))
+    await exporter.close()
 
 
 # The console

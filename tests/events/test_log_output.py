@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,12 +24,14 @@ def _tidy() -> Iterator[None]:
     """Leave logging as it was."""
     root, own = logging.getLogger(), logging.getLogger("actorflow")
     before = (list(root.handlers), own.level)
+    root_level = root.level
     yield
     for handler in _handlers:
         handler.close()
     _handlers.clear()
     root.handlers[:], level = before
     own.setLevel(level)
+    root.setLevel(root_level)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -162,9 +165,11 @@ async def test_lines_of_users_carry_what_is_bound(tmp_path: Path) -> None:
     structlog.get_logger("actorflow.mine").info("outside")
 
     entries = lines(path)
-    assert [entry["message"] for entry in entries] == ["by logging", "outside"]
-    assert entries[0].items() >= {"pipeline_run_id": "r-1", "stage": "llm"}.items()
-    assert "stage" not in entries[1]
+    assert [entry["message"] for entry in entries] == ["by structlog", "by logging", "outside"]
+    for entry in entries[:2]:
+        assert entry.items() >= {"pipeline_run_id": "r-1", "stage": "llm"}.items()
+    assert entries[0]["tokens"] == 3
+    assert "stage" not in entries[2]
 
 
 @pytest.mark.spec("E107")
@@ -176,10 +181,11 @@ def test_verbose_shows_what_is_for_debugging(
 
     logging.getLogger("actorflow.events").debug("event_not_emitted")
     logging.getLogger("actorflow.events").info("shown")
-    logging.getLogger("others").info("not shown")
+    logging.getLogger("others").info("shown too")
+    logging.getLogger("others").debug("not shown")
 
     messages = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
-    assert messages == [*(["event_not_emitted"] if verbose else []), "shown"]
+    assert messages == [*(["event_not_emitted"] if verbose else []), "shown", "shown too"]
 
 
 @pytest.mark.spec("E107")
@@ -192,6 +198,65 @@ def test_entries_for_people_are_no_json(capsys: pytest.CaptureFixture[str]) -> N
     assert "event_emit_failed" in line
     assert "event_type=a" in line
     assert "\x1b" not in line
+
+
+USERS_PROGRAM = """
+import sys, structlog, trio
+from actorflow import Pipeline, StageContext, stage
+from actorflow.events import setup_logging
+
+setup_logging(json_format=sys.argv[1] == "json")
+log = structlog.get_logger("shop")
+
+@stage
+async def pay(ctx: StageContext) -> None:
+    card = "4111 1111 1111 1111"
+    log.info("charging", amount=3, coupon=None)
+    try:
+        raise LookupError("no such card")
+    except LookupError:
+        log.exception("refused")
+
+trio.run(Pipeline.from_stages(pay, name="checkout").run)
+log.info("over")
+"""
+
+
+def written_by_users(kind: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", USERS_PROGRAM, kind], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+@pytest.mark.spec("E106", "E107")
+def test_in_development_a_stage_writes_lines_for_people() -> None:
+    lines = written_by_users("readable")
+
+    (charging,) = [line for line in lines if "charging" in line]
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} \[info +\] charging +\[shop\] amount=3 ", charging)
+    assert re.search(r" attempt=1 .*pipeline_run_id=[\w-]{36} .*stage=pay", charging)
+    assert "coupon" not in charging
+    assert "\x1b" not in "".join(lines)
+    assert "LookupError: no such card" in lines
+    # Local variables belong to users, and a log is no place for them.
+    assert "4111" not in "".join(lines)
+    assert "stage=" not in lines[-1]
+
+
+@pytest.mark.spec("E106", "E107")
+def test_in_production_a_stage_writes_json() -> None:
+    entries = [*map(json.loads, written_by_users("json"))]
+
+    (charging,) = [entry for entry in entries if entry["message"] == "charging"]
+    expected = {"level": "info", "logger": "shop", "amount": 3, "stage": "pay", "attempt": 1}
+    assert charging.items() >= expected.items()
+    assert {"pipeline_run_id", "request_id", "timestamp"} <= charging.keys()
+    (refused,) = [entry for entry in entries if entry["message"] == "refused"]
+    assert refused["exception"].splitlines()[-1] == "LookupError: no such card"
+    assert entries[-1]["message"] == "over"
+    assert "stage" not in entries[-1]
 
 
 @pytest.mark.spec("E107")
