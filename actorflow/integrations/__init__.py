@@ -5,3 +5,11 @@ from __future__ import annotations
 from ._otel import OTelEventSink as OTelEventSink
 from ._otel_headers import trace_headers as trace_headers
 from ._otel_system import observe_system as observe_system
+from ._pocketsphinx import PocketsphinxRecognizer as PocketsphinxRecognizer
+from ._silero import SileroDetector as SileroDetector
+from ._soxr import Resampler as Resampler
+from ._speech_programs import (
+    EspeakSynthesizer as EspeakSynthesizer,
+    FliteSynthesizer as FliteSynthesizer,
+    SpeechProgram as SpeechProgram,
+)

@@ -129,7 +129,7 @@ def test_missing_extra_is_one_line_and_no_traceback(
     assert run(monkeypatch, "demo") == 2
     assert capsys.readouterr().err == (
         "actorflow: the command line needs packages that are not installed: "
-        "pip install 'actorflow[cli]'\n"
+        "pip install 'actorflow[cli]', or in a clone of the repository: pip install '.[cli]'\n"
     )
 
 

@@ -81,6 +81,7 @@ def test_missing_extra_is_no_illness(doctor: Doctor, installed: dict[str, str]) 
         "○ opentelemetry-sdk  -          for traces and metrics; "
         "to get it: pip install --upgrade 'actorflow[otel]'\n"
     ) in out
+    assert "In a clone of the repository '.[NAME]' stands for 'actorflow[NAME]'.\n" in out
 
 
 @pytest.mark.parametrize(("version", "shown"), [(None, "missing   "), ("0.33.9", "0.33.9    ")])
@@ -145,6 +146,8 @@ def test_real_machine_is_looked_at(
 
     assert found["python"] == platform.python_version()
     assert found["graphviz"] is None
+    assert found["espeak-ng"] is None
+    assert found["portaudio"] in {"installed", None}
     assert found["trio"] == metadata.version("trio")
 
 
