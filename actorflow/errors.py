@@ -90,7 +90,8 @@ class MissingExtraError(ActorflowError, ImportError):
     @property
     def fix_hint(self) -> str:  # type: ignore[override]
         # A property where the base has a constant: the extra is part of the hint.
-        return f"pip install 'actorflow[{self.extra}]'"
+        there = f"pip install 'actorflow[{self.extra}]'"
+        return f"{there}, or in a clone of the repository: pip install '.[{self.extra}]'"
 
     def __str__(self) -> str:
         return f"{self.feature} needs packages that are not installed"
@@ -1685,6 +1686,24 @@ class ConnectionLostError(SessionError):
         return f"the connection ended with code {self.close_code}{because}"
 
 
+# Voice
+
+
+@attrs.define(slots=False, eq=False)
+class NotInVoiceTurnError(ActorflowError, RuntimeError):
+    """A stage asked what the user wants in a run that answers nobody."""
+
+    stage: str
+
+    code: ClassVar[str] = "VOICE-001-NO_TURN"
+    fix_hint: ClassVar[str] = (
+        "Let a VoiceApp run the pipeline, or run it with `ports=turn_ports(UserTurn(text=...))`."
+    )
+
+    def __str__(self) -> str:
+        return f"stage {self.stage!r} asked for the user's turn, and its run has none"
+
+
 # Conversation memory
 
 
@@ -1747,7 +1766,7 @@ class TargetError(ActorflowError):
 
 @attrs.define(slots=False, eq=False)
 class ProgramError(ActorflowError):
-    """A program that a command works with is not there, or failed."""
+    """A program of the system that something works with is not there, or failed."""
 
     program: str
     problem: str
