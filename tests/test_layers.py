@@ -34,6 +34,7 @@ ROWS: Final = (
     ("work", "tracking", "transport"),
     ("runtime",),
     ("server", "client", "integrations"),
+    ("voice",),
     ("cli", "testing", "abc", "__init__"),
 )
 ROW_OF: Final = {unit: number for number, row in enumerate(ROWS) for unit in row}
@@ -50,6 +51,8 @@ PURE: Final = (
     "diagnostics/_window.py",
     "actors/_supervision.py",
     "audio/_buffer.py",
+    "voice/_listening.py",
+    "voice/_sentences.py",
     "runtime/_run_state.py",
     "tracking/_chain.py",
 )

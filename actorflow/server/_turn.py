@@ -17,6 +17,7 @@ from actorflow.protocol import (
     Transcript,
     TurnMessage,
 )
+from actorflow.providers import SpeechPiece
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -105,11 +106,16 @@ class Turn:
         """Send a piece of the answer as text; if it is spoken, before its audio."""
         await self._send(ReplyText(self.id, delta, is_final))
 
-    async def send_audio(self, audio: AudioChunk | bytes) -> None:
+    async def send_audio(self, audio: SpeechPiece | bytes, *, text: str | None = None) -> None:
         """Send a piece of the answer as audio, in the shape of the session's audio.
 
         It is cut into pieces that leave as fast as they play. While the outbox is
         full this waits, and so does whoever makes the audio.
+
+        Args:
+          audio: samples, or a chunk of them.
+          text: the words that this audio begins to speak. They go ahead of it in the
+            same step, so no interruption finds them said and not spoken.
 
         Raises:
           AudioFormatMismatchError: if the chunk has another rate, number of
@@ -120,8 +126,12 @@ class Turn:
         size = self._session.piece_size
         whole = len(data) // shape.frame_size * shape.frame_size
         self._torn = data[whole:]
+        ahead = () if text is None else (ReplyText(self.id, text),)
         for begin in range(0, whole, size):
-            await self._send(self._piece(data[begin : min(begin + size, whole)]))
+            await self._send(*ahead, self._piece(data[begin : min(begin + size, whole)]))
+            ahead = ()
+        if ahead:
+            await self._send(*ahead)
 
     def _piece(self, data: bytes) -> ReplyAudio:
         duration_ms = self._session.audio.duration_ms(len(data))
@@ -130,12 +140,13 @@ class Turn:
         self._sequence += 1
         return piece
 
-    async def _send(self, message: TurnMessage) -> None:
+    async def _send(self, *messages: TurnMessage) -> None:
         await trio.lowlevel.checkpoint()
         if await self._session.has_room(self):
-            self._session.put(message)
+            for message in messages:
+                self._session.put(message)
         else:
-            self.stale += 1
+            self.stale += len(messages)
 
 
 @final
@@ -155,7 +166,7 @@ class _Hearing:
         return chunk
 
 
-def _samples(audio: AudioChunk | bytes, shape: AudioShape) -> bytes:
+def _samples(audio: SpeechPiece | bytes, shape: AudioShape) -> bytes:
     if isinstance(audio, bytes):
         return audio
     found = (audio.sample_rate, audio.channels, str(audio.format))

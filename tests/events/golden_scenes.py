@@ -28,6 +28,7 @@ from actorflow.errors import (
 )
 from actorflow.events import (
     BoundEventSink,
+    FilterEventSink,
     emit_pipeline_wide_event,
     emit_stage_wide_event,
 )
@@ -40,7 +41,13 @@ from actorflow.interceptors import (
     RetryInterceptor,
 )
 from actorflow.model import AudioChunk, StageOutput
-from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy, StageSpec
+from actorflow.pipeline import (
+    GuardRetryPolicy,
+    GuardRetryStrategy,
+    Pipeline,
+    StageSpec,
+    stage as as_stage,
+)
 from actorflow.protocol import End, Interrupt, TurnStarted, UserAudio, UserText
 from actorflow.providers import LLMResponse
 from actorflow.runtime import PipelineResults, UnifiedStageGraph
@@ -48,6 +55,7 @@ from actorflow.server import ANONYMOUS, Principal, Server, Session, Turn
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.stores import InMemoryIdempotencyStore
 from actorflow.testing import RecordingEventSink
+from actorflow.voice import VoiceApp
 from tests.server.caller import PIECE, open_house
 
 NEW_YEAR: Final = 1_767_225_600.0
@@ -326,6 +334,45 @@ async def talking(stage: Stage) -> None:
         await caller.hear_to_the_end()
 
 
+LOUDEST: Final = b"\xff\x7f" * 320
+
+
+@final
+class Edgy:
+    """Hears everything as speech, except that it cannot stand the loudest sound."""
+
+    sample_rate = 16_000
+    frame_size = len(PIECE)
+
+    def probability(self, frame: bytes) -> float:
+        if frame == LOUDEST:
+            raise RuntimeError("too loud")
+        return float(frame != bytes(self.frame_size))
+
+    def reset(self) -> None:
+        """Remember nothing anyway."""
+
+
+async def say_nothing(ctx: StageContext) -> None:
+    await trio.sleep_forever()
+
+
+async def speaking(stage: Stage) -> None:
+    app = VoiceApp(
+        Pipeline.from_stages(as_stage("answer", say_nothing)), says="answer", detector=Edgy
+    )
+    # The runs of a session report on several tasks, in any order.
+    sink = FilterEventSink(stage.sink, include=["session."])
+    async with open_house(app=app, recording=sink) as house:
+        caller = await house.call()
+        await caller.say(UserAudio(LOUDEST))
+        await trio.sleep(1)
+        await caller.say(*[UserAudio(PIECE)] * 10, *[UserAudio(bytes(len(PIECE)))] * 30)
+        await trio.sleep(1)
+        await caller.say(End("session"))
+        await caller.hear_to_the_end()
+
+
 async def coming_back(stage: Stage) -> None:
     async with open_house(think, recording=stage.sink) as house:
         caller = await house.call()
@@ -455,6 +502,9 @@ SCENES: Final[Mapping[str, Scene]] = {
     ),
     **dict.fromkeys(("session.opened", "session.interrupted", "session.closed"), talking),
     **dict.fromkeys(("session.detached", "session.resumed"), coming_back),
+    **dict.fromkeys(
+        ("session.speech_started", "session.speech_ended", "session.hearing_restarted"), speaking
+    ),
     "session.overloaded": shouting,
     "session.rejected": being_turned_away,
     **dict.fromkeys(("memory.sample", "memory.growth_warning"), measuring),

@@ -114,6 +114,30 @@ class SessionInterrupted(Session, TypedDict):
     played_ms: float | None
 
 
+@event("session.speech_started", Delivery.TRY)
+class SessionSpeechStarted(Session, TypedDict):
+    """Somebody has begun to speak; times are those of the session's audio."""
+
+    at_ms: float
+
+
+@event("session.speech_ended", Delivery.TRY)
+class SessionSpeechEnded(Session, TypedDict):
+    """Somebody has said something; `is_ignored` says that it was not meant as a turn."""
+
+    at_ms: float
+    duration_ms: float
+    ended_by: Literal["silence", "limit", "client"]
+    is_ignored: bool
+
+
+@event("session.hearing_restarted", Delivery.TRY)
+class SessionHearingRestarted(Session, TypedDict):
+    """A stage that listens for a session broke; all of them have begun anew."""
+
+    restarts: int
+
+
 @event("session.overloaded", Delivery.TRY)
 class SessionOverloaded(Session, TypedDict):
     """A direction could not keep up and something was dropped."""
