@@ -16,12 +16,11 @@ import trio
 from cyclopts import Parameter
 
 from actorflow import clock
-from actorflow.errors import InvalidArgumentError
+from actorflow.errors import InvalidArgumentError, TargetError
 from actorflow.events import (
     AnalyticsEvent,
     EventLines,
     format_event,
-    read_events,
     timeline_of,
     timeline_svg,
     timeline_text,
@@ -31,6 +30,12 @@ from actorflow.events import (
 # How often a file is looked at that is being written.
 _PAUSE: Final = 0.2
 _RUN_ENDS: Final = frozenset({"pipeline.completed", "pipeline.failed", "pipeline.canceled"})
+_CHUNK: Final = 1 << 16
+# Letters of a stage's name in the summary.
+_NAME: Final = 24
+_HOW_TO_GET_ONE: Final = (
+    "Such a file is written by `actorflow run --events FILE` and by a JSONFileExporter."
+)
 _STAGE_ENDS: Final = frozenset({"stage.completed", "stage.failed", "stage.skipped"})
 
 
@@ -116,6 +121,8 @@ def timeline(
         run: Only the run whose id begins with this, and its child runs.
         width: Columns of the text; by default those of the terminal.
     """
+    if output is not None and output.suffix != ".svg":
+        raise InvalidArgumentError("--output", str(output), "a name that ends in .svg")
     chosen = list(_read(file))
     if run is not None:
         family = family_of(run, chosen)
@@ -125,12 +132,13 @@ def timeline(
         with _quiet_end():
             columns = width or shutil.get_terminal_size().columns
             sys.stdout.write(timeline_text(picture, columns))
-    else:
-        try:
-            output.write_text(timeline_svg(picture), "utf-8")
-        except OSError as error:
-            expected = f"a file that can be written ({error.strerror})"
-            raise InvalidArgumentError("--output", str(output), expected) from error
+        return
+    try:
+        output.write_text(timeline_svg(picture), "utf-8")
+    except OSError as error:
+        expected = f"a file that can be written ({error.strerror})"
+        raise InvalidArgumentError("--output", str(output), expected) from error
+    print(f"wrote {output}, {len(picture.rows)} rows", file=sys.stderr)
 
 
 def family_of(run: str, recorded: Iterable[AnalyticsEvent]) -> set[str]:
@@ -160,29 +168,48 @@ def summary_of(recorded: Iterable[AnalyticsEvent]) -> Iterator[str]:
     for event in all_events:
         if event.event_type in _RUN_ENDS:
             runs[_run_of(event)] = event.event_type.removeprefix("pipeline.")
-        if event.event_type in _STAGE_ENDS:
+        if event.event_type in _STAGE_ENDS or event.event_type == "stage.retry_scheduled":
             stages.setdefault(str(event.stage_name), []).append(event)
     endings = sorted(Counter(runs.values()).items())
     yield f"{len(all_events)} events in {(max(times) - min(times)).total_seconds():.3f} s"
     yield f"{len(runs)} runs: {', '.join(f'{count} {ending}' for ending, count in endings)}"
     yield ""
-    yield f"{'stage':<24} {'ended':>7} {'failed':>7} {'skipped':>7} {'mean ms':>10} {'max ms':>10}"
-    yield from (_stage_line(name, ends) for name, ends in stages.items())
+    yield _stage_line(
+        "stage", "ended", "failed", "canceled", "skipped", "retries", "mean ms", "max ms"
+    )
+    yield from (_about_stage(name, told) for name, told in stages.items())
     yield ""
     for type, count in sorted(types.items(), key=lambda item: (-item[1], item[0])):
         yield f"{count:>7} {type}"
 
 
-def _stage_line(name: str, ends: list[AnalyticsEvent]) -> str:
-    kinds = Counter(event.event_type for event in ends)
-    took = [event.duration_ms for event in ends if event.duration_ms is not None]
-    mean, longest = (f"{sum(took) / len(took):.1f}", f"{max(took):.1f}") if took else ("", "")
-    failed, skipped = kinds["stage.failed"], kinds["stage.skipped"]
-    return f"{name:<24} {len(ends):>7} {failed:>7} {skipped:>7} {mean:>10} {longest:>10}"
+def _about_stage(name: str, told: list[AnalyticsEvent]) -> str:
+    kinds = Counter(event.event_type for event in told)
+    canceled = sum(event.data.get("status") == "cancel" for event in told)
+    stopped = sum(
+        event.event_type == "stage.failed" and event.data.get("status") == "cancel"
+        for event in told
+    )
+    ended = sum(kinds[type] for type in _STAGE_ENDS)
+    took = [event.duration_ms for event in told if event.duration_ms is not None]
+    times = (f"{sum(took) / len(took):.1f}", f"{max(took):.1f}") if took else ("", "")
+    counts = (
+        ended,
+        kinds["stage.failed"] - stopped,
+        canceled,
+        kinds["stage.skipped"],
+        kinds["stage.retry_scheduled"],
+    )
+    return _stage_line(name, *map(str, counts), *times)
+
+
+def _stage_line(name: str, *columns: str) -> str:
+    name = name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+    return f"{name:<{_NAME}}" + "".join(f" {column:>9}" for column in columns)
 
 
 async def _follow(file: Path, show: Callable[[AnalyticsEvent], None]) -> None:
-    lines = EventLines()
+    lines = EventLines(lambda line: print(f"line {line} is no event", file=sys.stderr))
     async with await trio.open_file(file, "rb") as stream:
         while True:
             for event in lines.feed(await stream.read()):
@@ -192,8 +219,15 @@ async def _follow(file: Path, show: Callable[[AnalyticsEvent], None]) -> None:
 
 
 def _read(file: Path) -> Iterator[AnalyticsEvent]:
-    with _readable(file):
-        yield from read_events(file)
+    skipped: list[int] = []
+    lines = EventLines(skipped.append)
+    with _readable(file), file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            yield from lines.feed(chunk)
+    if skipped and len(skipped) == lines.lines:
+        raise TargetError(str(file), "it holds no events", _HOW_TO_GET_ONE)
+    if skipped:
+        print(f"skipped lines that are no events: {len(skipped)}", file=sys.stderr)
 
 
 @contextmanager
@@ -203,8 +237,8 @@ def _readable(file: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        expected = f"a file that can be read ({error.strerror})"
-        raise InvalidArgumentError("FILE", str(file), expected) from error
+        problem = error.strerror or str(error)
+        raise TargetError(str(file), problem, _HOW_TO_GET_ONE) from error
 
 
 @contextmanager

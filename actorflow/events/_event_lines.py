@@ -55,20 +55,27 @@ def _encoded(event: AnalyticsEvent, encode: Encode) -> bytes:
     return line.encode() if isinstance(line, str) else line
 
 
+def _warn(line: int) -> None:
+    _logger.warning("event_line_skipped", extra={"line": line})
+
+
 @final
 class EventLines:
-    """Turns bytes, in whatever pieces they come, into events."""
+    """Turns bytes, in whatever pieces they come, into events.
 
-    def __init__(self) -> None:
+    A line that is not JSON is skipped: a killed process left it, and the next one
+    went on writing after it. `on_skip` is told its number, from 1; by default that
+    is a warning in the log.
+    """
+
+    def __init__(self, on_skip: Callable[[int], object] = _warn) -> None:
+        self._on_skip = on_skip
         self._rest = b""
         self.lines = 0
         """How many lines were complete so far."""
 
     def feed(self, chunk: bytes) -> Iterator[AnalyticsEvent]:
         """Yield the events whose lines are complete with `chunk`.
-
-        A line that is not JSON is skipped with a warning: a killed process left
-        it, and the next one went on writing after it.
 
         Raises:
           AnalyticsEventError: if a line is JSON and describes no event.
@@ -79,7 +86,7 @@ class EventLines:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError):
-                _logger.warning("event_line_skipped", extra={"line": self.lines})
+                self._on_skip(self.lines)
                 continue
             yield AnalyticsEvent.from_dict(value)
 

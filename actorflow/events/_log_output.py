@@ -54,7 +54,11 @@ class JsonLogFormatter(structlog.stdlib.ProcessorFormatter):
 def _for_people(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
     # The hour by the clock on the wall, and no word about what there is not.
     record: logging.LogRecord = entry["_record"]
-    entry["timestamp"] = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+    entry["timestamp"] = (
+        datetime.fromtimestamp(record.created, timezone.utc)
+        .astimezone()
+        .strftime("%H:%M:%S.%f")[:-3]
+    )
     return {key: value for key, value in entry.items() if value is not None}
 
 

@@ -78,8 +78,10 @@ def test_summary_counts_runs_stages_and_types(command: Command) -> None:
     assert lines[0].endswith("events in 4.510 s")
     assert lines[1] == "2 runs: 1 canceled, 1 failed"
     stages = {line.split()[0]: line.split()[1:] for line in lines[4 : lines.index("", 4)]}
-    assert stages["output-guard"] == ["2", "1", "0", "175.0", "200.0"]
-    assert stages["translate"] == ["1", "0", "1"]
+    assert stages["output-guard"] == ["2", "1", "0", "0", "0", "175.0", "200.0"]
+    assert stages["translate"] == ["1", "0", "0", "1", "0"]
+    assert stages["speak"] == ["1", "0", "1", "0", "0", "1100.0", "1100.0"]
+    assert stages["remember"] == ["1", "0", "0", "0", "2", "660.0", "660.0"]
     assert lines[-1].split() == ["1", "tool.started"]
 
 
@@ -99,9 +101,10 @@ def test_timeline_is_drawn_as_text(command: Command) -> None:
 
 
 def test_timeline_is_drawn_as_a_picture(command: Command) -> None:
-    code, out, _ = command("timeline", "run.jsonl", "-o", "run.svg")
+    code, out, err = command("timeline", "run.jsonl", "-o", "run.svg")
 
     assert (code, out) == (0, "")
+    assert err == "wrote run.svg, 15 rows\n"
     assert ET.parse("run.svg").getroot().tag.endswith("svg")
 
 
@@ -129,6 +132,47 @@ def test_file_that_is_not_there_is_named(arguments: list[str], command: Command)
     assert code == 1
     assert "No such file or directory" in err
     assert "Traceback" not in err
+
+
+def test_picture_is_an_svg(command: Command) -> None:
+    code, _, err = command("timeline", "run.jsonl", "-o", "run.png")
+
+    assert code == 1
+    assert "--output must be a name that ends in .svg" in err
+    assert not Path("run.png").exists()
+
+
+@pytest.mark.parametrize("arguments", [["events"], ["events", "-s"], ["timeline"]])
+def test_file_that_holds_no_events_is_refused(arguments: list[str], command: Command) -> None:
+    Path("support.py").write_text("import trio\nprint(1 +\n")
+
+    code, out, err = command(*arguments, "support.py")
+
+    assert (code, out) == (1, "")
+    assert "support.py cannot be used: it holds no events" in err
+    assert "actorflow run --events" in err
+    assert "event_line_skipped" not in err
+
+
+def test_lines_that_are_no_events_are_counted(command: Command) -> None:
+    Path("mixed.jsonl").write_text("oops\n" + to_lines([AnalyticsEvent("first")]) + "{\n")
+
+    code, out, err = command("events", "mixed.jsonl", "--json")
+
+    assert code == 0
+    assert [json.loads(line)["event_type"] for line in out.splitlines()] == ["first"]
+    assert err == "skipped lines that are no events: 2\n"
+
+
+def test_long_names_do_not_break_the_summary(command: Command) -> None:
+    ended = AnalyticsEvent("stage.completed", stage_name="a" * 60, duration_ms=1.0)
+    Path("long.jsonl").write_text(to_lines([ended]))
+
+    _, out, _ = command("events", "long.jsonl", "--summary")
+
+    header, line = out.splitlines()[3:5]
+    assert line.startswith("a" * 23 + "…  ")
+    assert len(line) == len(header)
 
 
 def test_following_and_counting_exclude_each_other(command: Command) -> None:

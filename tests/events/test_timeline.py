@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -211,6 +212,76 @@ def test_svg_shows_labels_tooltips_and_a_legend(picture: Timeline) -> None:
     assert "canceled: barge_in" in said
     assert {"ok", "failed, tried again", "waiting", "skipped"} <= set(said)
     assert "not seen to end" not in said
+
+
+def test_endings_can_be_told_apart_without_colours(picture: Timeline) -> None:
+    svg = timeline_svg(picture)
+    # Fill, outline and dashes, with every colour replaced by one.
+    looks = {
+        found[1]: re.sub(r"(?<!\()#\w+", "colour", found[2])
+        for found in re.finditer(
+            r"^\.(\w+) \{ (fill: .*) \}$", svg.partition("@media")[0], re.MULTILINE
+        )
+        if found[1] in set(Ending)
+    }
+
+    assert looks.keys() == set(Ending)
+    assert len(set(looks.values())) == len(looks)
+    patterns = dict(re.findall(r'<pattern id="(\w+)" (.*)</pattern>', svg))
+    assert patterns.keys() | {"fading"} == set(re.findall(r"url\(#(\w+)\)", svg))
+    assert len({re.sub(r"#\w+", "", drawn) for drawn in patterns.values()}) == len(patterns) == 4
+    assert {"↻", "✕"} <= {element.text for element in ET.fromstring(svg).iter()}
+
+
+def test_picture_brings_its_own_paper_for_light_and_dark(picture: Timeline) -> None:
+    light, dark = timeline_svg(picture).split("@media (prefers-color-scheme: dark)")
+
+    assert '<rect class="paper" ' in dark
+    for part in (light, dark):
+        assert ".paper { fill: #" in part
+        assert "\ntext { " in part
+
+
+def test_tall_picture_has_a_second_axis() -> None:
+    def labels(stages: int) -> int:
+        starts = [at(0, "stage.started", stage=f"s{number}") for number in range(stages)]
+        svg = timeline_svg(timeline_of([*starts, at(4, "pipeline.canceled", reason="no")]))
+        return svg.count(">2 s</text>")
+
+    assert (labels(10), labels(100)) == (1, 2)
+
+
+def test_what_is_too_long_is_cut_and_shown_as_a_tooltip() -> None:
+    name, error = "transcribe_" * 9, "connection reset while the headers were read"
+    failed = [
+        at(0, "stage.started", stage=name),
+        at(1, "stage.failed", stage=name, status="fail", error=error),
+    ]
+
+    svg, text = timeline_svg(timeline_of(failed)), timeline_text(timeline_of(failed), 80)
+
+    root = ET.fromstring(svg)
+    titles = {element.text for element in root.iter("{http://www.w3.org/2000/svg}title")}
+    assert {name, error} <= titles
+    assert "✕ connection reset while …" in {element.text for element in root.iter()}
+    (line,) = [line for line in text.splitlines() if "transcribe" in line]
+    assert len(line) == 80
+    assert line.startswith("  transcribe_transcribe_transcri… ")
+    assert line.endswith("…")
+
+
+def test_far_bars_are_led_to() -> None:
+    many = [at(number, "stage.started", stage=f"s{number}") for number in range(9)]
+
+    leaders = re.findall(
+        r'class="leader" d="M([\d.]+) [\d.]+H([\d.]+)"', timeline_svg(timeline_of(many))
+    )
+
+    # All begin beside the labels, and each leads farther than the one before.
+    assert len({start for start, _ in leaders}) == 1
+    ends = [float(end) for _, end in leaders]
+    assert len(ends) >= 8
+    assert ends == sorted(set(ends))
 
 
 def test_picture_in_the_documentation_is_up_to_date(picture: Timeline) -> None:

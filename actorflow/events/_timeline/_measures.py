@@ -36,3 +36,8 @@ def tick_label(seconds: float, last: float) -> str:
     if last < 120:
         return f"{round(seconds, 6):g} s"
     return f"{round(seconds / 60, 6):g} min"
+
+
+def cut(text: str, letters: int) -> str:
+    """Shorten a text that is too long, and show that by an ellipsis."""
+    return text if len(text) <= letters else text[: max(letters - 1, 0)] + "…"

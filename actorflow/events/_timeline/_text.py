@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ._measures import duration, tick_label, ticks
+from ._measures import cut, duration, tick_label, ticks
 from ._model import Ending, Row, RowKind, Timeline
 
 _FILL: Final = {
@@ -32,8 +32,8 @@ def _lines(timeline: Timeline, width: int) -> Iterator[str]:
     chart = max(width - left - _RESULTS, 10)
     yield " " * left + _axis(timeline.seconds, chart)
     for row in timeline.rows:
-        label = ("  " * row.depth + row.label)[: left - 1].ljust(left)
-        yield f"{label}{_bar(row, timeline.seconds, chart)}  {_result(row)}"[:width]
+        label = cut("  " * row.depth + row.label, left - 1).ljust(left)
+        yield cut(f"{label}{_bar(row, timeline.seconds, chart)}  {_result(row)}".rstrip(), width)
 
 
 def _column(at: float, seconds: float, chart: int) -> int:
