@@ -29,3 +29,8 @@ def listed(run: Run) -> Iterator[None]:
 def find_run(run_id: UUID | None) -> Run | None:
     """The run with this id, while it is going on."""
     return None if run_id is None else _active.get(run_id)
+
+
+def runs_below(parent: Run) -> Iterator[Run]:
+    """The runs that this one has started, or that its stages have. For those who look at it."""
+    return (run for run in tuple(_active.values()) if run.parent is parent)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import trio
@@ -28,7 +29,7 @@ from actorflow.model import StageOutput
 from actorflow.pipeline import FailureMode
 from actorflow.stages import PipelineTimer, StageInputs
 
-from ._active_runs import find_run, listed
+from ._active_runs import find_run, listed, runs_below
 from ._bus import RealtimeStageBus
 from ._lane import Lane
 from ._lifecycle import Lifecycle
@@ -84,7 +85,7 @@ class Run:
         self.streams = Streams(graph.wiring, graph.stream_edges)
         # What interceptors noted for each other.
         self.observations: dict[tuple[str, str], Any] = {}
-        self._parent = find_run(context.parent_run_id)
+        self.parent = find_run(context.parent_run_id)
         self._is_cut_off = False
         self._when_ended: list[Callable[[], object]] = []
         self._given_sink = event_sink
@@ -236,9 +237,9 @@ class Run:
         # A child ends for the reason that made an ancestor stop. Those between them
         # may not have noticed yet.
         self._is_cut_off = True
-        run = self._parent
+        run = self.parent
         while run is not None and not run._state.is_stopping:
-            run = run._parent
+            run = run.parent
         reason = ENCLOSING_SCOPE if run is None else run._why_it_stops()
         self._carry_out(self._state.cut_off(reason))
 
@@ -246,8 +247,8 @@ class Run:
     def _cascade_depth(self) -> int:
         """How far this is below the run where the cancellation began."""
         depth, run = 0, self
-        while run._is_cut_off and run._parent is not None and run._parent._state.is_stopping:
-            depth, run = depth + 1, run._parent
+        while run._is_cut_off and run.parent is not None and run.parent._state.is_stopping:
+            depth, run = depth + 1, run.parent
         return depth
 
     def _why_it_stops(self) -> str:
@@ -276,7 +277,10 @@ class Run:
                 event_sink_scope(self.sink),
                 bound_contextvars(**self._ids_for_logs()),
                 listed(self),
-                nullcontext() if system is None else system.showing(self._describe),
+                # A run that belongs to another one is shown there.
+                nullcontext()
+                if system is None or self.parent is not None
+                else system.showing(self._describe),
             ):
                 await self._run_and_wind_up()
         finally:
@@ -508,24 +512,31 @@ class Run:
 
     def _describe(self) -> ActorInfo:
         name = f"run {self.pipeline_name} {self.context.pipeline_run_id}"
-        return _info(
-            name,
-            name,
-            tuple(
-                _info(call.spec.name, f"{name}/{call.spec.name}") for call in self._calls.values()
-            ),
-        )
+        # A child run is shown below the stage that it is a part of.
+        children: dict[str | None, list[ActorInfo]] = {}
+        for run in runs_below(self):
+            children.setdefault(run.context.parent_stage_id, []).append(run._describe())
+        calls = [
+            _info(
+                stage := call.spec.name,
+                f"{name}/{stage}",
+                children.pop(stage, ()),
+                restarts=max(0, call.tries - 1),
+            )
+            for call in self._calls.values()
+        ]
+        return _info(name, name, chain(calls, *children.values()))
 
 
-def _info(name: str, path: str, children: tuple[ActorInfo, ...] = ()) -> ActorInfo:
+def _info(name: str, path: str, children: Iterable[ActorInfo], *, restarts: int = 0) -> ActorInfo:
     return ActorInfo(
         name,
         path,
         State.RUNNING,
-        incarnation=1,
-        statistics=ActorStatistics(),
+        incarnation=restarts + 1,
+        statistics=ActorStatistics(restarts=restarts),
         is_supervisor=True,
-        children=children,
+        children=tuple(children),
     )
 
 

@@ -105,7 +105,6 @@ class StageCall:
         "_inputs",
         "_run",
         "_sink",
-        "_tries",
         "_try_scope",
         "attempt",
         "guard_feedback",
@@ -114,6 +113,7 @@ class StageCall:
         "number",
         "scope",
         "spec",
+        "tries",
     )
 
     def __init__(
@@ -135,7 +135,7 @@ class StageCall:
         self.has_sent = False
         self.idempotency: IdempotencyInfo | None = None
         self._begun_at = 0.0
-        self._tries = 0
+        self.tries = 0
         self._try_scope: trio.CancelScope | None = None
         self._expired: StageTimeoutError | None = None
         self._end: StageEnd | None = None
@@ -187,7 +187,7 @@ class StageCall:
 
     async def execute(self, try_number: int, timeout_ms: float | None) -> StageOutput:
         """Call the stage once, within the limit if there is one."""
-        self._tries = try_number
+        self.tries = try_number
         run = self._run
         if self.attempt > 1 or try_number > 1:
             # What it wrote last time is from a run of the stage that does not count.
@@ -252,7 +252,7 @@ class StageCall:
     def _came_out(self, end: CallEnd) -> StageEnd:
         """The end of a call that went through interceptors."""
         outcome, warnings = end.outcome, end.warnings
-        self._tries = end.tries
+        self.tries = end.tries
         if outcome.output.status is StageStatus.RETRY and end.gave_up is None:
             warnings = (*warnings, NOBODY_RETRIED)
         more: dict[str, Any] = {
@@ -286,7 +286,7 @@ class StageCall:
             was_called=True,
             ended_at=ended_at,
             duration_ms=duration_ms,
-            tries=self._tries,
+            tries=self.tries,
             **more,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from typing import Any
 
@@ -20,6 +21,7 @@ from actorflow.errors import (
     UnifiedPipelineCancelled,
     UnifiedStageExecutionError,
 )
+from actorflow.interceptors import RetryInterceptor
 from actorflow.model import ContextSnapshot, RunIdentity, StageOutput
 from actorflow.pipeline import Pipeline, StageSpec
 from actorflow.runtime import PipelineResults, RunPhase, StageState, UnifiedStageGraph
@@ -355,6 +357,55 @@ async def test_run_and_its_stages_show_in_the_tree_of_the_system() -> None:
     assert "    mic" in shown
     assert "next" not in shown
     assert "voice" not in afterwards
+
+
+@pytest.mark.spec("30.1.4", "30.16.5")
+async def test_tree_shows_tries_and_children_where_they_belong(autojump_clock: MockClock) -> None:
+    async def flaky(ctx: StageContext) -> StageOutput:
+        await trio.sleep(1)
+        return StageOutput.ok() if ctx.try_number > 2 else StageOutput.retry("busy")
+
+    async def spawning(ctx: StageContext) -> None:
+        await ctx.spawn_subpipeline(
+            UnifiedStageGraph([spec("search", spawned)], pipeline_name="inner")
+        )
+
+    async def spawned(ctx: StageContext) -> None:
+        await ctx.spawn_subpipeline(
+            UnifiedStageGraph([spec("deep", forever)], pipeline_name="innermost")
+        )
+
+    graph = UnifiedStageGraph(
+        [spec("flaky", flaky), spec("spawning", spawning)],
+        pipeline_name="outer",
+        interceptors=[RetryInterceptor(base_delay_ms=1000, jitter_strategy="none")],
+    )
+
+    async def beside(context: PipelineContext) -> None:
+        # A run may name its parent without being started by one of its stages.
+        await UnifiedStageGraph([spec("aside", forever)], pipeline_name="beside").run(context)
+
+    async with open_system() as system, trio.open_nursery() as nursery, graph.start() as run:
+        nursery.start_soon(beside, PipelineContext(parent_run_id=run.run_id))
+        await trio.sleep(2.5)
+        shown = str(system.tree())
+        paths = [info.path for _, info in system.tree().walk()]
+        nursery.cancel_scope.cancel()
+
+    lines = [re.sub(r" [0-9a-f-]{36}", "", line) for line in shown.splitlines()]
+    assert lines == [
+        "system  running",
+        "  run outer  running",
+        "    flaky  running  restarts 1",
+        "    spawning  running",
+        "      run inner  running",
+        "        search  running",
+        "          run innermost  running",
+        "            deep  running",
+        "    run beside  running",
+        "      aside  running",
+    ]
+    assert len(set(paths)) == len(paths)
 
 
 # Order and readiness
