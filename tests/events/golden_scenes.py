@@ -10,6 +10,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final, TypeAlias, final
 from unittest.mock import patch
@@ -525,10 +526,15 @@ def play(scene: Scene, *, is_full: bool) -> list[tuple[str, Mapping[str, Any]]]:
     return [(event.type, event.data) for event in stage.sink.events]
 
 
-def first_payloads(*, is_full: bool) -> dict[str, Mapping[str, Any]]:
-    """For each event the payload it has in its scene, the first if there are several."""
-    played = {scene: play(scene, is_full=is_full) for scene in set(SCENES.values())}
-    return {
-        type: next(data for emitted, data in played[scene] if emitted == type)
-        for type, scene in SCENES.items()
-    }
+@cache
+def _played(scene: Scene, is_full: bool) -> list[tuple[str, Mapping[str, Any]]]:
+    return play(scene, is_full=is_full)
+
+
+def payload_of(type: str, *, is_full: bool) -> Mapping[str, Any]:
+    """The payload of an event in its scene, the first if there are several."""
+    scene = SCENES[type]
+    played = _played(scene, is_full)
+    payloads = [data for emitted, data in played if emitted == type]
+    assert payloads, f"no {type} in {scene.__name__}, only {[emitted for emitted, _ in played]}"
+    return payloads[0]

@@ -29,47 +29,32 @@ from .golden_scenes import (
     SCENES,
     breaking,
     cancelling,
-    first_payloads,
     improving,
+    payload_of,
     play,
     slow,
 )
 
 ROOT: Final = Path(__file__).parents[2]
 GOLDEN: Final = ROOT / "tests" / "golden"
+EVENTS: Final = GOLDEN / "events"
 
 # Beside the line in CHANGELOG.md that tells users what is new about events.
 SEAL: Final = re.compile(r"<!-- tests/golden: (\w+) -->")
 
-Case = Mapping[str, Mapping[str, Any]]
+
+def full(type: str) -> Mapping[str, Any]:
+    """A payload with ids, and with all it may have."""
+    return payload_of(type, is_full=True)
 
 
-@pytest.fixture(scope="module")
-def full() -> Case:
-    return first_payloads(is_full=True)
+def bare(type: str) -> Mapping[str, Any]:
+    """A payload without ids, and with no more than it must have."""
+    return payload_of(type, is_full=False)
 
 
-@pytest.fixture(scope="module")
-def bare() -> Case:
-    return first_payloads(is_full=False)
-
-
-@pytest.fixture(scope="module")
-def files(full: Case, bare: Case) -> dict[str, str]:
-    """The text of each golden file."""
-    files = {
-        f"{type}.json": json.dumps(
-            {"full": full[type], "bare": bare[type]}, sort_keys=True, indent=2
-        )
-        + "\n"
-        for type in SCENES
-    }
-    if os.environ.get("WRITE_GOLDEN"):
-        for path in (GOLDEN / "events").iterdir():
-            path.unlink()
-        for name, text in files.items():
-            (GOLDEN / "events" / name).write_text(text, "utf-8")
-    return files
+def is_of_a_session(type: str) -> bool:
+    return type.startswith("session.")
 
 
 def sealed(folder: Path) -> str:
@@ -83,21 +68,29 @@ def sealed(folder: Path) -> str:
 
 @pytest.mark.spec("E67", "E117")
 def test_every_row_of_the_catalogue_has_a_scene_and_a_file() -> None:
+    expected = {f"{type}.json" for type in CATALOGUE}
+    if os.environ.get("WRITE_GOLDEN"):
+        for path in EVENTS.iterdir():
+            if path.name not in expected:
+                path.unlink()
+
     assert SCENES.keys() == CATALOGUE.keys()
-    assert {path.name for path in (GOLDEN / "events").iterdir()} == {
-        f"{type}.json" for type in CATALOGUE
-    }
+    assert {path.name for path in EVENTS.iterdir()} == expected
 
 
 @pytest.mark.spec("E5", "E117")
 @pytest.mark.parametrize("type", sorted(SCENES))
-def test_component_emits_what_it_always_has(type: str, files: dict[str, str]) -> None:
-    name = f"{type}.json"
+def test_component_emits_what_it_always_has(type: str) -> None:
+    both = {"full": full(type), "bare": bare(type)}
+    text = json.dumps(both, sort_keys=True, indent=2) + "\n"
+    file = EVENTS / f"{type}.json"
+    if os.environ.get("WRITE_GOLDEN"):
+        file.write_bytes(text.encode())
 
-    kept = (GOLDEN / "events" / name).read_bytes()
+    kept = file.read_bytes()
 
-    assert kept.decode("utf-8") == files[name], "users read this; see WRITE_GOLDEN"
-    assert kept == files[name].encode()
+    assert kept.decode("utf-8") == text, "users read this; see WRITE_GOLDEN"
+    assert kept == text.encode()
 
 
 @pytest.mark.spec("E117")
@@ -109,27 +102,28 @@ def test_scene_is_the_same_every_time(is_full: bool) -> None:
 
 
 @pytest.mark.spec("E118")
-def test_ids_are_strings_in_one_case_and_null_in_the_other(full: Case, bare: Case) -> None:
-    for type in SCENES.keys() - {type for type in SCENES if type.startswith("session.")}:
-        for key in ("request_id", "execution_mode"):
-            assert isinstance(full[type][key], str), type
-            assert bare[type][key] is None, type
-    # Of a session, which has no run and no request.
-    for case in (full, bare):
-        assert isinstance(case["session.opened"]["session_id"], str)
-        assert case["session.opened"]["pipeline_run_id"] is None
-        assert case["session.rejected"]["session_id"] is None
+@pytest.mark.parametrize("type", sorted(type for type in SCENES if not is_of_a_session(type)))
+def test_ids_are_strings_in_one_case_and_null_in_the_other(type: str) -> None:
+    for key in ("request_id", "execution_mode"):
+        assert isinstance(full(type)[key], str)
+        assert bare(type)[key] is None
+
+
+@pytest.mark.spec("E118")
+@pytest.mark.parametrize("type", sorted(filter(is_of_a_session, SCENES)))
+def test_session_has_an_id_and_no_run(type: str) -> None:
+    for payload in (full(type), bare(type)):
+        assert payload["pipeline_run_id"] is payload["request_id"] is None
+        assert (payload["session_id"] is None) is (type == "session.rejected")
 
 
 @pytest.mark.spec("E118")
 @pytest.mark.parametrize("type", sorted(SCENES))
-def test_optional_keys_are_present_in_one_case_and_absent_in_the_other(
-    type: str, full: Case, bare: Case
-) -> None:
+def test_optional_keys_are_present_in_one_case_and_absent_in_the_other(type: str) -> None:
     optional = {key.name for key in CATALOGUE[type].keys if not key.required}
 
-    assert optional <= full[type].keys()
-    assert not optional & bare[type].keys()
+    assert optional <= full(type).keys()
+    assert not optional & bare(type).keys()
 
 
 @pytest.mark.spec("E120")
@@ -157,12 +151,12 @@ def test_seal_notices_every_change_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.spec("E119")
-def test_lists_and_counts_are_sorted(full: Case, bare: Case) -> None:
-    for run in (full["pipeline.wide"], bare["pipeline.wide"]):
+def test_lists_and_counts_are_sorted() -> None:
+    for run in (full("pipeline.wide"), bare("pipeline.wide")):
         # Without `sort_keys`, that is in the order in which they were emitted.
         assert list(run["stage_counts"]) == ["completed", "skipped"]
         assert [each["stage"] for each in run["stage_details"]] == ["rest", "think"]
-    assert full["stage.wide"]["data_keys"] == ["about", "answer", "reply"]
+    assert full("stage.wide")["data_keys"] == ["about", "answer", "reply"]
 
 
 @pytest.mark.spec("E119")
