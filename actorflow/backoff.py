@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random, SystemRandom
-from typing import Final, final
+from typing import final
 
 from actorflow._choice import Choice
 from actorflow.errors import InvalidArgumentError
 
 # Without a state of its own, or forked processes would come back all at once.
-_DICE: Final = SystemRandom()
+_dice: Random = SystemRandom()
 
 
 @final
@@ -61,7 +63,7 @@ def compute_delay_ms(
             raise InvalidArgumentError(name, number, "0 or more")
     raw = _raw(BackoffStrategy(strategy), attempt, base_delay_ms, max_delay_ms)
     capped = min(raw, max_delay_ms)
-    dice = random or _DICE
+    dice = random or _dice
     kind = JitterStrategy(jitter)
     if kind is JitterStrategy.FULL:
         return dice.randint(0, capped)
@@ -82,3 +84,18 @@ def _raw(strategy: BackoffStrategy, attempt: int, base: int, cap: int) -> int:
     if strategy is BackoffStrategy.LINEAR:
         return base * (attempt + 1)
     return base
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Give the same delays in the same order inside the block, in every process.
+
+    For tests. Blocks nest; leaving one brings the dice from before back.
+    """
+    global _dice  # noqa: PLW0603 - swapping them is the purpose
+    outer = _dice
+    _dice = Random(seed)  # noqa: S311 - reproducible is what is asked for here
+    try:
+        yield
+    finally:
+        _dice = outer

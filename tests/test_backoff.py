@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from actorflow.backoff import BackoffStrategy, JitterStrategy, compute_delay_ms
+from actorflow.backoff import BackoffStrategy, JitterStrategy, compute_delay_ms, seeded
 from actorflow.errors import InvalidArgumentError
 
 
@@ -177,3 +177,18 @@ def test_unknown_strategies_are_refused_with_the_known_ones(wrong: dict[str, str
     known = BackoffStrategy if "strategy" in wrong else JitterStrategy
     assert all(each.value in str(refused.value) for each in known)
     assert "'cubic'" in str(refused.value)
+
+
+def test_seeded_jitter_repeats() -> None:
+    def drawn() -> list[int]:
+        return delays(8, "constant", "full", base_delay_ms=10**9, max_delay_ms=10**9)
+
+    with seeded(1):
+        first = drawn()
+        with seeded(2):
+            other = drawn()
+        rest = drawn()
+    with seeded(1):
+        assert [*drawn(), *drawn()] == [*first, *rest]
+
+    assert len({*first, *other, *rest, *drawn()}) == 32

@@ -27,6 +27,15 @@ from ._connection import (
     MemoryConnection as MemoryConnection,
     memory_connection_pair as memory_connection_pair,
 )
+from ._faults import (
+    Fails as Fails,
+    Fault as Fault,
+    Hangs as Hangs,
+    Lags as Lags,
+    SwallowsCancel as SwallowsCancel,
+    faulty as faulty,
+    with_faults as with_faults,
+)
 from ._idempotency_suite import check_idempotency_store as check_idempotency_store
 from ._memory_suite import check_memory_store as check_memory_store
 from ._providers import (
@@ -42,8 +51,19 @@ from ._providers import (
     MockTTSProvider as MockTTSProvider,
 )
 from ._seeded import run_seeded as run_seeded
+from ._sink_suite import check_event_sink as check_event_sink
 from ._sinks import (
     CatalogueViolation as CatalogueViolation,
     RecordedEvent as RecordedEvent,
     RecordingEventSink as RecordingEventSink,
+)
+from ._stages import (
+    StageRun as StageRun,
+    make_snapshot as make_snapshot,
+    make_stage_context as make_stage_context,
+    run_stage as run_stage,
+)
+from ._strategies import (
+    ScriptedStage as ScriptedStage,
+    pipelines as pipelines,
 )

@@ -13,6 +13,8 @@ from actorflow.errors import IdempotencyStoreError
 from actorflow.model import StageOutput
 from actorflow.stores import Claim, IdempotencyStore, RecordState
 
+from ._promises import expect
+
 _Check: TypeAlias = Callable[[IdempotencyStore], Awaitable[None]]
 
 _OUTPUT: Final = StageOutput.ok({"n": 1}, metadata={"m": 2}, version="3")
@@ -33,11 +35,6 @@ async def check_idempotency_store(
     for check in _CHECKS:
         async with open_store() as store:
             await check(store)
-
-
-def _expect(promise: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise AssertionError(f"{promise}: expected {expected!r}, found {found!r}")
 
 
 async def _claim(store: IdempotencyStore, owner: str, lease: float = 60.0) -> Claim:
@@ -69,12 +66,12 @@ async def _one_owner(store: IdempotencyStore) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(claim, f"owner {number}")
-    _expect("of claims at the same time one is acquired", len(acquired), 1)
+    expect("of claims at the same time one is acquired", len(acquired), 1)
     refused = await _claim(store, "late")
-    _expect("a refused claim has the record of the owner", refused.record.owner, acquired[0])
-    _expect("a record keeps the hash of the parameters", refused.record.params_hash, "hash")
-    _expect("a record keeps the run", refused.record.run_id, "run")
-    _expect("a claimed key is in progress", refused.record.state, RecordState.IN_PROGRESS)
+    expect("a refused claim has the record of the owner", refused.record.owner, acquired[0])
+    expect("a record keeps the hash of the parameters", refused.record.params_hash, "hash")
+    expect("a record keeps the run", refused.record.run_id, "run")
+    expect("a claimed key is in progress", refused.record.state, RecordState.IN_PROGRESS)
 
 
 async def _owners_only(store: IdempotencyStore) -> None:
@@ -83,16 +80,16 @@ async def _owners_only(store: IdempotencyStore) -> None:
         ("another owner changes nothing", {**_who(claim), "owner": "other"}),
         ("another fence changes nothing", {**_who(claim), "fence": claim.record.fence + 1}),
     ):
-        _expect(promise, await store.renew("key", **who, lease_seconds=60), False)
+        expect(promise, await store.renew("key", **who, lease_seconds=60), False)
         done = await store.complete("key", **who, output=_OUTPUT, ttl_seconds=60)
-        _expect(promise, done, False)
-        _expect(promise, await store.doubt("key", **who), False)
-        _expect(promise, await store.release("key", **who), False)
-        _expect(promise, await _state(store), RecordState.IN_PROGRESS)
-    _expect("the owner renews", await store.renew("key", **_who(claim), lease_seconds=60), True)
-    _expect("the owner releases", await store.release("key", **_who(claim)), True)
-    _expect("a released key is free", await _state(store), None)
-    _expect("who has released has nothing left", await _complete(store, claim), False)
+        expect(promise, done, False)
+        expect(promise, await store.doubt("key", **who), False)
+        expect(promise, await store.release("key", **who), False)
+        expect(promise, await _state(store), RecordState.IN_PROGRESS)
+    expect("the owner renews", await store.renew("key", **_who(claim), lease_seconds=60), True)
+    expect("the owner releases", await store.release("key", **_who(claim)), True)
+    expect("a released key is free", await _state(store), None)
+    expect("who has released has nothing left", await _complete(store, claim), False)
 
 
 async def _fences_grow(store: IdempotencyStore) -> None:
@@ -101,56 +98,56 @@ async def _fences_grow(store: IdempotencyStore) -> None:
         claim = await _claim(store, "me")
         fences.append(claim.record.fence)
         await store.release("key", **_who(claim))
-    _expect("fences grow with every claim of a key", fences, sorted(set(fences)))
+    expect("fences grow with every claim of a key", fences, sorted(set(fences)))
 
 
 async def _results(store: IdempotencyStore) -> None:
     claim = await _claim(store, "me")
-    _expect("the owner completes", await _complete(store, claim), True)
+    expect("the owner completes", await _complete(store, claim), True)
     found = await _claim(store, "other")
-    _expect("a completed key is not free", found.acquired, False)
-    _expect("a completed record has the output", found.record.output, _OUTPUT)
-    _expect("what is completed stays so", await store.release("key", **_who(claim)), False)
-    _expect("there is something to delete", await store.delete("key"), True)
-    _expect("there is nothing to delete", await store.delete("key"), False)
+    expect("a completed key is not free", found.acquired, False)
+    expect("a completed record has the output", found.record.output, _OUTPUT)
+    expect("what is completed stays so", await store.release("key", **_who(claim)), False)
+    expect("there is something to delete", await store.delete("key"), True)
+    expect("there is nothing to delete", await store.delete("key"), False)
 
 
 async def _expiry(store: IdempotencyStore) -> None:
     await _complete(store, await _claim(store, "me"), _LEASE)
     await trio.sleep(_LEASE * 2)
-    _expect("an expired key is free", (await _claim(store, "other")).acquired, True)
+    expect("an expired key is free", (await _claim(store, "other")).acquired, True)
 
 
 async def _purge(store: IdempotencyStore) -> None:
     await _complete(store, await _claim(store, "me"), _LEASE)
     await trio.sleep(_LEASE * 2)
-    _expect("purging counts what has expired", await store.purge_expired(), 1)
-    _expect("purging removes what has expired", await store.get("key"), None)
+    expect("purging counts what has expired", await store.purge_expired(), 1)
+    expect("purging removes what has expired", await store.get("key"), None)
 
 
 async def _doubt(store: IdempotencyStore) -> None:
     claim = await _claim(store, "me", _LEASE)
     await trio.sleep(_LEASE * 2)
     found = await _claim(store, "other")
-    _expect("a key in doubt is not free", found.acquired, False)
-    _expect("a lease that ran out leaves doubt", found.record.state, RecordState.IN_DOUBT)
-    _expect("who let a lease run out has lost it", await _complete(store, claim), False)
+    expect("a key in doubt is not free", found.acquired, False)
+    expect("a lease that ran out leaves doubt", found.record.state, RecordState.IN_DOUBT)
+    expect("who let a lease run out has lost it", await _complete(store, claim), False)
     record = await store.resolve("key", outcome="completed", output=_OUTPUT, by="somebody")
-    _expect("a doubt ends as completed", record.state, RecordState.COMPLETED)
-    _expect("a doubt ends with an output", record.output, _OUTPUT)
+    expect("a doubt ends as completed", record.state, RecordState.COMPLETED)
+    expect("a doubt ends with an output", record.output, _OUTPUT)
     refused = None
     try:
         await store.resolve("key", outcome="not_executed")
     except IdempotencyStoreError as error:
         refused = type(error)
-    _expect("what is not in doubt is not resolved", refused, IdempotencyStoreError)
+    expect("what is not in doubt is not resolved", refused, IdempotencyStoreError)
 
 
 async def _nothing_done(store: IdempotencyStore) -> None:
     claim = await _claim(store, "me")
-    _expect("the owner may leave doubt", await store.doubt("key", **_who(claim)), True)
+    expect("the owner may leave doubt", await store.doubt("key", **_who(claim)), True)
     await store.resolve("key", outcome="not_executed")
-    _expect("work that was not done may be done", (await _claim(store, "other")).acquired, True)
+    expect("work that was not done may be done", (await _claim(store, "other")).acquired, True)
 
 
 async def _records(store: IdempotencyStore) -> None:
@@ -159,10 +156,10 @@ async def _records(store: IdempotencyStore) -> None:
     assert record is not None, "the claim was completed above"
     await store.set("other", record, ttl_seconds=60)
     copied = await store.get("other")
-    _expect("a record is put as it is", copied and copied.output, _OUTPUT)
+    expect("a record is put as it is", copied and copied.output, _OUTPUT)
     await store.set("key", attrs.evolve(record, output=None), ttl_seconds=_LEASE)
     await trio.sleep(_LEASE * 2)
-    _expect("a record is put for a time", await store.get("key"), None)
+    expect("a record is put for a time", await store.get("key"), None)
 
 
 _CHECKS: Final[tuple[_Check, ...]] = (

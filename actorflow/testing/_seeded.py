@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import trio
 import trio.testing
 
+from actorflow import backoff
+
 T = TypeVar("T")
 
 
@@ -17,10 +19,13 @@ def run_seeded(async_fn: Callable[..., Awaitable[T]], *args: Any, seed: int = 0)
     """Run ``async_fn(*args)`` under trio on a virtual clock, and return what it returns.
 
     trio runs tasks that are ready in no particular order, so some faults show in
-    one run of a thousand. Here the order, and whatever else asks `random`, follow
-    from `seed`: the same seed gives the same run, another seed another order.
+    one run of a thousand. Here the order, the jitter of retries, and whatever
+    else asks `random`, follow from `seed`: the same seed gives the same run, another seed another order.
     Nothing really sleeps, because the clock jumps to the next deadline as soon as
-    all tasks wait.
+    all tasks wait. Ids and times of day are no part of the schedule; with
+    `ids.seeded` and `clock.starting_at` around it they repeat as well.
+
+    What `async_fn` raises comes with a note that says with which seed.
 
     Raises:
       AssertionError: if `async_fn` leaves tasks behind, naming them.
@@ -33,8 +38,13 @@ def run_seeded(async_fn: Callable[..., Awaitable[T]], *args: Any, seed: int = 0)
         assert not left, f"{async_fn!r} left tasks behind: {left}"
         return result
 
-    with _seeded(seed):
-        return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    with _seeded(seed), backoff.seeded(seed):
+        try:
+            return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        except BaseException as error:
+            name = getattr(async_fn, "__name__", repr(async_fn))
+            error.add_note(f"replay it with run_seeded({name}, ..., seed={seed})")
+            raise
 
 
 @contextmanager

@@ -275,9 +275,9 @@ def test_recording_sink_finds_what_was_emitted() -> None:
     assert recorded.payloads("b") == [{}]
     assert recorded.assert_emitted("a", x=2) == {"x": 2}
     assert recorded.assert_emitted("a", y=[])["x"] == 1
-    with pytest.raises(AssertionError, match=r"no a with \{'x': 3\} was emitted"):
+    with pytest.raises(AssertionError, match=r"a with x=3 was not emitted"):
         recorded.assert_emitted("a", x=3)
-    with pytest.raises(AssertionError, match=r"only \['a', 'b'\]"):
+    with pytest.raises(AssertionError, match="only a, b"):
         recorded.assert_emitted("c")
 
 

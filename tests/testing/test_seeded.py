@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import pytest
 import trio
+from hypothesis import given, settings
 
+from actorflow import Pipeline, clock, ids
 from actorflow.actors import Backoff, Child, Inbox, Notice, RestartPlanned, open_system
-from actorflow.testing import run_seeded
+from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
+from actorflow.testing import RecordedEvent, RecordingEventSink, pipelines, run_seeded
 
 
 async def race() -> list[int]:
@@ -85,3 +89,38 @@ def test_jitter_repeats() -> None:
 
     assert run_seeded(delays, seed=3) == run_seeded(delays, seed=3)
     assert run_seeded(delays, seed=3) != run_seeded(delays, seed=4)
+
+
+async def events_of(pipeline: Pipeline) -> list[RecordedEvent]:
+    sink = RecordingEventSink(strict=True)
+    with suppress(UnifiedStageExecutionError, UnifiedPipelineCancelled):
+        await pipeline.run(event_sink=sink)
+    return sink.events
+
+
+@settings(max_examples=50)
+@given(pipelines())
+def test_same_seed_gives_the_same_events_to_the_byte(pipeline: Pipeline) -> None:
+    def told() -> str:
+        with ids.seeded(1), clock.starting_at(0):
+            return repr(run_seeded(events_of, pipeline, seed=3))
+
+    assert told() == told()
+
+
+def test_failure_says_how_to_replay_it() -> None:
+    async def lose_the_race() -> None:
+        assert (await race())[0] == 0
+
+    def ends(seed: int) -> str:
+        try:
+            run_seeded(lose_the_race, seed=seed)
+        except AssertionError as error:
+            return error.__notes__[-1]
+        return "won"
+
+    failing = {seed: note for seed in range(10) if (note := ends(seed)) != "won"}
+    assert 0 < len(failing) < 10
+    for seed, note in failing.items():
+        assert note == f"replay it with run_seeded(lose_the_race, ..., seed={seed})"
+        assert ends(seed) == note

@@ -1,0 +1,235 @@
+"""Faults at chosen calls: of stages, sinks, interceptors, stores and whatever else has methods.
+
+A fault is a value that says what goes wrong and at which calls. It is put
+around a method from outside, so what is tested is not changed for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, cast, final
+from weakref import WeakKeyDictionary
+
+import attrs
+import trio
+
+from actorflow.cancellation import CancellationToken
+from actorflow.errors import InvalidArgumentError
+from actorflow.pipeline import Pipeline, StageSpec
+from actorflow.stages import StageContext
+
+T = TypeVar("T")
+F = TypeVar("F", bound="Fault")
+
+Calls: TypeAlias = int | Collection[int] | None
+
+
+def _as_calls(calls: Calls) -> Collection[int] | None:
+    return frozenset((calls,)) if isinstance(calls, int) else calls
+
+
+@attrs.define(eq=False)
+class Fault:
+    """Subclass it for a fault of your own, with `around` to say what goes wrong."""
+
+    calls: Collection[int] | None = attrs.field(default=None, converter=_as_calls, kw_only=True)
+    """At which calls it happens, the first being 1: a number, several, or None for all."""
+    happened: int = attrs.field(default=0, init=False, repr=False)
+    """How often it has happened, so that a test can see that it did."""
+
+    @abstractmethod
+    async def around(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Make the call, or do something else instead."""
+
+
+Faults: TypeAlias = Fault | Iterable[Fault]
+
+
+@final
+@attrs.define(eq=False)
+class Fails(Fault):
+    """Raises instead of making the call; with `after`, the call is made and its answer lost."""
+
+    error: BaseException | Callable[[], BaseException]
+    """What it raises, or a class or function that makes it."""
+    after: bool = attrs.field(default=False, kw_only=True)
+
+    async def around(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        await trio.lowlevel.checkpoint()
+        if self.after:
+            await call()
+        raise self._error()
+
+    def at_once(self, call: Callable[[], Any]) -> Any:
+        """The same around a method that cannot wait."""
+        if self.after:
+            call()
+        raise self._error()
+
+    def _error(self) -> BaseException:
+        return self.error if isinstance(self.error, BaseException) else self.error()
+
+
+@final
+@attrs.define(eq=False)
+class Hangs(Fault):
+    """Never returns, but for a cancellation; the call is not made."""
+
+    async def around(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        await trio.sleep_forever()
+
+
+@final
+@attrs.define(eq=False)
+class Lags(Fault):
+    """Makes the call `seconds` later."""
+
+    seconds: float
+
+    async def around(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        await trio.sleep(self.seconds)
+        return await call()
+
+
+@final
+@attrs.define(eq=False)
+class SwallowsCancel(Fault):
+    """Makes the call, and returns None as if nothing were the matter when that is cancelled.
+
+    So do programs with a careless `except BaseException`. Only a checkpoint after
+    it finds the cancellation again.
+    """
+
+    async def around(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await call()
+        except trio.Cancelled:  # noqa: ASYNC103 - doing wrong is its purpose
+            return None
+
+
+def faulty(thing: T, /, **faults: Faults) -> T:
+    """`thing` with faults in some of its methods; everything else about it is as before.
+
+    The calls of each method are counted from here on. What wraps the thing into a
+    block, `async with`, is left to the thing itself.
+
+    Raises:
+      InvalidArgumentError: if there is no such method, or one that cannot wait
+        should.
+    """
+    methods = {name: _going_wrong(thing, name, _as_faults(its)) for name, its in faults.items()}
+    return cast("T", _Faulty(thing, methods))
+
+
+def with_faults(pipeline: Pipeline, faults: Mapping[str, Faults]) -> Pipeline:
+    """The pipeline with faults in some of its stages, by name.
+
+    A repetition is a call as well. Each run counts the calls of its own, so a
+    pipeline may be run many times.
+
+    Raises:
+      InvalidArgumentError: if there is no such stage.
+    """
+    unknown = [name for name in faults if name not in pipeline]
+    if unknown:
+        known = ", ".join(map(repr, pipeline))
+        raise InvalidArgumentError("faults", unknown, f"of stages among {known}")
+    wrong = (
+        spec.evolve(runner=_FaultyRunner(spec, _as_faults(faults[spec.name])), args={})
+        for spec in pipeline.stages
+        if spec.name in faults
+    )
+    return pipeline.with_stages(*wrong, replace=True)
+
+
+def _as_faults(faults: Faults) -> tuple[Fault, ...]:
+    return (faults,) if isinstance(faults, Fault) else tuple(faults)
+
+
+def _due(faults: Iterable[F], number: int) -> F | None:
+    for fault in faults:
+        if fault.calls is None or number in fault.calls:
+            fault.happened += 1
+            return fault
+    return None
+
+
+@final
+class _Faulty:
+    """Passes for the thing, also where somebody asks for its class."""
+
+    def __init__(self, thing: object, methods: Mapping[str, Callable[..., Any]]) -> None:
+        self._thing = thing
+        self._methods = methods
+
+    def __getattr__(self, name: str) -> Any:
+        return self._methods.get(name) or getattr(self._thing, name)
+
+    # To mypy the class of an object is something that can be assigned.
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._thing)
+
+
+def _going_wrong(thing: object, name: str, faults: tuple[Fault, ...]) -> Callable[..., Any]:
+    method = getattr(thing, name, None)
+    if not callable(method):
+        raise InvalidArgumentError("faults", name, f"methods of a {type(thing).__name__}")
+    numbers = itertools.count(1)
+    if _waits(method):
+
+        async def call(*args: Any, **options: Any) -> Any:
+            made = partial(method, *args, **options)
+            fault = _due(faults, next(numbers))
+            return await (made() if fault is None else fault.around(made))
+
+        return call
+
+    failures = [fault for fault in faults if isinstance(fault, Fails)]
+    if len(failures) < len(faults):
+        raise InvalidArgumentError(name, faults, "Fails, because the method cannot wait")
+
+    def call_at_once(*args: Any, **options: Any) -> Any:
+        made = partial(method, *args, **options)
+        failure = _due(failures, next(numbers))
+        return made() if failure is None else failure.at_once(made)
+
+    return call_at_once
+
+
+def _waits(method: Callable[..., Any]) -> bool:
+    # Hooks that nothing was made of are plain functions, for speed, and say what they return.
+    returns = inspect.signature(method).return_annotation
+    return inspect.iscoroutinefunction(method) or "Awaitable" in str(returns)
+
+
+@final
+class _FaultyRunner:
+    """What runs in place of a stage's runner, and looks like it to interceptors."""
+
+    def __init__(self, spec: StageSpec, faults: tuple[Fault, ...]) -> None:
+        self._runner: Any = spec.runner
+        self._args = spec.args
+        self._faults = faults
+        # By what there is once per run.
+        self._calls: WeakKeyDictionary[CancellationToken, int] = WeakKeyDictionary()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    async def execute(self, ctx: StageContext) -> Any:
+        number = self._calls[ctx.cancel_token] = self._calls.get(ctx.cancel_token, 0) + 1
+        fault = _due(self._faults, number)
+        call = partial(self._call, ctx)
+        return await (call() if fault is None else fault.around(call))
+
+    async def _call(self, ctx: StageContext) -> Any:
+        runner = self._runner
+        if isinstance(runner, type):
+            runner = runner(**self._args)
+        returned = getattr(runner, "execute", runner)(ctx)
+        return await returned if inspect.isawaitable(returned) else returned
