@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -298,6 +299,7 @@ def open_session(
     audio: AudioShape | None = None,
     metadata: Mapping[str, Any] | None = None,
     text_only: bool = False,
+    ssl_context: ssl.SSLContext | None = None,
     reconnect: Reconnect | None = None,
     connect_timeout: float = 10.0,
     close_timeout: float = 5.0,
@@ -313,6 +315,8 @@ def open_session(
       audio: what the audio looks like, in both directions.
       metadata: what the server's application may want to know.
       text_only: get audio as base64 in JSON instead of binary frames.
+      ssl_context: which certificates to trust with ``wss://``; by default those the
+        system trusts.
       reconnect: how often and when to try again.
       connect_timeout: how long connecting may take, and again until the session starts.
       close_timeout: how long leaving may wait for the server.
@@ -325,7 +329,7 @@ def open_session(
     split(url)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return open_session_over(
-        partial(connect_websocket, url, headers, connect_timeout),
+        partial(connect_websocket, url, headers, ssl_context, connect_timeout),
         audio=audio,
         metadata=metadata,
         text_only=text_only,

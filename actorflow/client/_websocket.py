@@ -20,7 +20,10 @@ _PORTS: Final[Mapping[str, int]] = {"ws": 80, "wss": 443}
 
 @asynccontextmanager
 async def connect_websocket(
-    url: str, headers: Mapping[str, str], timeout: float
+    url: str,
+    headers: Mapping[str, str],
+    ssl_context: ssl.SSLContext | None,
+    timeout: float,
 ) -> AsyncIterator[Connection]:
     """A connection to a server of sessions.
 
@@ -31,7 +34,7 @@ async def connect_websocket(
     parts = split(url)
     stream = None
     with trio.move_on_after(timeout):
-        stream = await _open_stream(parts)
+        stream = await _open_stream(parts, ssl_context)
     if stream is None:
         raise ConnectionLostError(1006, f"no connection within {timeout:g} s")
     try:
@@ -53,13 +56,14 @@ def split(url: str) -> SplitResult:
     return parts
 
 
-async def _open_stream(parts: SplitResult) -> _Stream:
+async def _open_stream(parts: SplitResult, ssl_context: ssl.SSLContext | None) -> _Stream:
     host, port = str(parts.hostname), parts.port or _PORTS[parts.scheme]
     try:
         if parts.scheme == "ws":
             return await trio.open_tcp_stream(host, port)
-        context = ssl.create_default_context()
-        return await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context)
+        return await trio.open_ssl_over_tcp_stream(
+            host, port, https_compatible=True, ssl_context=ssl_context
+        )
     except OSError as error:
         raise ConnectionLostError(1006, f"nobody answers at {host}:{port}") from error
 
@@ -73,6 +77,8 @@ async def _shake_hands(
 ) -> Connection:
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     with trio.move_on_after(timeout):
+        if isinstance(stream, trio.SSLStream):
+            await _secure(stream, parts.netloc)
         websocket = await wrap_client_stream(
             nursery,
             stream,
@@ -84,6 +90,18 @@ async def _shake_hands(
         )
         return WebsocketConnection(websocket, stream, parts.netloc)
     raise ConnectionLostError(1006, f"no answer within {timeout:g} s")
+
+
+async def _secure(stream: trio.SSLStream[trio.SocketStream], where: str) -> None:
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        match error.__cause__:
+            case ssl.SSLCertVerificationError(verify_message=reason):
+                why = f"the certificate of {where} is not trusted: {reason}"
+            case _:
+                why = f"{where} does not speak TLS"
+        raise ConnectionLostError(1006, why) from error
 
 
 def _reason_of(group: ExceptionGroup[Exception]) -> Exception:

@@ -35,7 +35,9 @@ class Doorstep(trio.abc.Stream):
             while b"\r\n\r\n" not in self._ahead:
                 data = await self._stream.receive_some(4096)
                 self._ahead += data
-                if not data or len(self._ahead) > _MAX_HEAD:
+                # Whoever speaks TLS to a server without waits for an answer, and would for long.
+                is_http = self._ahead[:1].isalpha()
+                if not data or not is_http or len(self._ahead) > _MAX_HEAD:
                     return False
         except trio.BrokenResourceError:
             return False

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Final, final
+from typing import Final, TypeAlias, final
 from urllib.parse import parse_qsl, urlsplit
 
 import trio
@@ -30,6 +31,8 @@ from ._doorstep import Doorstep, answer
 from ._session import SessionApp
 from ._sessions import ServerStatistics, Sessions, open_sessions
 
+_Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
 _log: Final = logging.getLogger("actorflow.server")
 
 
@@ -43,6 +46,7 @@ class Server:
         address: tuple[str, int],
         authenticate: Authenticate | None,
         formats: Mapping[str, WireFormat] | None,
+        ssl_context: ssl.SSLContext | None,
         sink: EventSink,
     ) -> None:
         """Make it with `open_server`."""
@@ -51,6 +55,7 @@ class Server:
         self._sessions = sessions
         self._authenticate = authenticate
         self._formats = formats
+        self._ssl_context = ssl_context
         self._sink = BoundEventSink(sink)
         self._connections = 0
         self._accepting = trio.CancelScope()
@@ -59,7 +64,8 @@ class Server:
     def url(self) -> str:
         """Where clients find it."""
         host, port = self.address
-        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+        scheme = "wss" if self._ssl_context else "ws"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def stop_accepting(self) -> None:
         """Close the listening socket; connections that there are go on."""
@@ -97,7 +103,7 @@ class Server:
         self._connections += 1
         try:
             async with trio.open_nursery() as nursery:
-                await self._serve(stream, nursery)
+                await self._serve(self._secured(stream), _peer_of(stream), nursery)
                 nursery.cancel_scope.cancel()
         # Whatever went wrong is the end of this connection and of no other.
         except Exception:  # noqa: BLE001
@@ -106,21 +112,26 @@ class Server:
             self._connections -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
+    def _secured(self, stream: trio.SocketStream) -> _Stream:
+        if self._ssl_context is None:
+            return stream
+        # As in HTTPS, nobody waits for the other end to say that it has closed.
+        return trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
+
+    async def _serve(self, stream: _Stream, peer: str, nursery: trio.Nursery) -> None:
         config = self._sessions.config
-        if self._connections > config.max_connections:
-            await self._turn_away(stream, 503, "too many connections", _peer_of(stream))
-            return
         admitted = None
         with trio.move_on_after(config.handshake_timeout):
-            admitted = await self._shake_hands(stream, nursery)
+            if self._connections > config.max_connections:
+                await self._turn_away(stream, 503, "too many connections", peer)
+            else:
+                admitted = await self._shake_hands(stream, peer, nursery)
         if admitted is not None:
             await self._sessions.serve(*admitted)
 
     async def _shake_hands(
-        self, stream: trio.SocketStream, nursery: trio.Nursery
+        self, stream: _Stream, peer: str, nursery: trio.Nursery
     ) -> tuple[WebsocketConnection, WireFormat, Principal] | None:
-        peer = _peer_of(stream)
         doorstep = Doorstep(stream)
         if not await doorstep.asks_for_upgrade():
             await self._turn_away(stream, 426, "not a websocket", peer)
@@ -168,9 +179,7 @@ class Server:
             _log.exception("authentication_failed")
             return 500, "authentication failed"
 
-    async def _turn_away(
-        self, stream: trio.SocketStream, status: int, reason: str, peer: str
-    ) -> None:
+    async def _turn_away(self, stream: _Stream, status: int, reason: str, peer: str) -> None:
         await answer(stream, status, reason)
         await self._report(status, reason, peer)
 
@@ -212,6 +221,7 @@ async def open_server(
     config: ServerConfig | None = None,
     authenticate: Authenticate | None = None,
     formats: Mapping[str, WireFormat] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     event_sink: EventSink | None = None,
 ) -> AsyncIterator[Server]:
     """Serve sessions on a socket for as long as the block lasts.
@@ -228,6 +238,8 @@ async def open_server(
         everybody may come in.
       formats: which wire format is spoken at which path; without it the house
         format everywhere.
+      ssl_context: certificate and key, for ``wss://``; the handshake counts towards the
+        `handshake_timeout`.
       event_sink: where `session.*` events go; the current sink by default.
     """
     sink = event_sink or get_event_sink()
@@ -240,7 +252,7 @@ async def open_server(
         doors: trio.Nursery = await nursery.start(_keep_doors)
         try:
             async with open_sessions(app, config=config, event_sink=sink) as sessions:
-                server = Server(sessions, address, authenticate, formats, sink)
+                server = Server(sessions, address, authenticate, formats, ssl_context, sink)
                 await nursery.start(partial(server.listen, listeners, doors))
                 try:
                     yield server
