@@ -164,6 +164,41 @@ def test_every_python_block_is_called_python_and_compiles(path: Path) -> None:
             compile(block.source, f"{page_name(path)}:{block.first_line}", "exec")
 
 
+def rows_of(page: str, heading: str) -> list[str]:
+    """The rows of the table below a heading, without its head."""
+    section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [line for line in section.splitlines() if line.startswith("| ")][1:]
+
+
+def named_tests(page: str) -> list[tuple[str, str]]:
+    """Tests that a page names, each with the file that the link leads to."""
+    return re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", page)
+
+
+def test_every_guarantee_leads_to_what_shows_it() -> None:
+    rows = rows_of((ROOT / "README.md").read_text("utf-8"), "What you can rely on")
+
+    assert len(rows) >= 10
+    assert [row for row in rows if not LINK.search(row)] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_tests_that_are_named_exist(path: Path) -> None:
+    assert [
+        name
+        for name, file in named_tests(path.read_text("utf-8"))
+        if not re.search(rf"\bdef {name}\(", (path.parent / file).read_text("utf-8"))
+    ] == []
+
+
+def test_picture_of_the_readme_is_up_to_date() -> None:
+    pytest.importorskip("rich")
+    from docs import draw_run
+
+    if draw_run.PICTURE.read_text("utf-8") != draw_run.picture():
+        pytest.fail("run `python -m docs.draw_run`", pytrace=False)
+
+
 def test_page_of_errors_is_up_to_date() -> None:
     if write_errors.PAGE.read_text("utf-8") != write_errors.page():
         pytest.fail("run `python -m docs.write_errors`", pytrace=False)
@@ -228,6 +263,13 @@ def test_program_keeps_the_lines_of_the_page() -> None:
 def test_links_and_anchors_are_read_outside_code() -> None:
     assert links_of(PAGE) == ["other.md#there"]
     assert anchors_of(PAGE) == ["arg-001", "title-code--more", "again", "again-1"]
+
+
+def test_rows_of_a_table_and_the_tests_in_it_are_found() -> None:
+    page = "\n## A\n\n| a | b |\n|---|---|\n| x | [`test_y`](t.py) |\n\n## B\n\n| c |\n"
+
+    assert rows_of(page, "A") == ["| x | [`test_y`](t.py) |"]
+    assert named_tests(page) == [("test_y", "t.py")]
 
 
 def test_broken_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
