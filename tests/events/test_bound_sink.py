@@ -16,7 +16,7 @@ from actorflow import clock
 from actorflow.errors import InvalidArgumentError, InvalidEventSinkError, InvalidTypeError
 from actorflow.events import BoundEventSink, EventCounter, NoOpEventSink, bound_sink, report
 from actorflow.events._now import iso_now
-from actorflow.testing import RecordingEventSink
+from actorflow.testing import Fails, Hangs, Lags, RecordingEventSink, faulty
 
 RUN = UUID("0197a000-0000-7000-8000-000000000001")
 
@@ -38,32 +38,6 @@ class Refusing:
         assert data is not None
         self.accepted.append(data)
         return True
-
-
-class Raising:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
-        raise self.error
-
-    def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
-        raise self.error
-
-
-class Slow:
-    """Takes `seconds` for each event."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.delivered: list[str] = []
-
-    async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
-        await trio.sleep(self.seconds)
-        self.delivered.append(type)
-
-    def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
-        return False
 
 
 class Picky:
@@ -243,8 +217,9 @@ async def test_stamping_and_handing_over_is_one_step() -> None:
 async def test_emission_that_waits_too_long_is_given_up_and_reported(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slow = Slow(math.inf)
-    sink = BoundEventSink(slow, pipeline_run_id=RUN, emit_timeout=2.0)
+    sink = BoundEventSink(
+        faulty(RecordingEventSink(), emit=Hangs()), pipeline_run_id=RUN, emit_timeout=2.0
+    )
     start = trio.current_time()
 
     await sink.for_stage("llm").emit(type="pipeline.started", data=None)
@@ -266,38 +241,38 @@ async def test_emission_that_waits_too_long_is_given_up_and_reported(
 
 @pytest.mark.spec("E14")
 async def test_emission_waits_for_room_while_there_is_time(autojump_clock: MockClock) -> None:
-    slow = Slow(4.9)
-    sink = BoundEventSink(slow)
+    recorded = RecordingEventSink()
+    sink = BoundEventSink(faulty(recorded, emit=Lags(4.9)))
 
     await sink.emit(type="a", data=None)
 
-    assert slow.delivered == ["a"]
+    assert recorded.types() == ["a"]
     assert sink.undelivered == 0
 
 
 @pytest.mark.spec("E15")
 async def test_emission_of_a_cancelled_run_arrives(autojump_clock: MockClock) -> None:
-    slow = Slow(1.0)
-    sink = BoundEventSink(slow)
+    recorded = RecordingEventSink()
+    sink = BoundEventSink(faulty(recorded, emit=Lags(1)))
 
     with trio.CancelScope() as scope:
         scope.cancel()
         await sink.emit(type="pipeline.canceled", data=None)
 
-    assert slow.delivered == ["pipeline.canceled"]
+    assert recorded.types() == ["pipeline.canceled"]
 
 
 @pytest.mark.spec("E15")
 async def test_cancel_during_an_emission_does_not_lose_it(autojump_clock: MockClock) -> None:
-    slow = Slow(1.0)
-    sink = BoundEventSink(slow)
+    recorded = RecordingEventSink()
+    sink = BoundEventSink(faulty(recorded, emit=Lags(1)))
 
     with trio.move_on_after(0.5) as scope:
         await sink.emit(type="tool.completed", data=None)
         await trio.lowlevel.checkpoint()
 
     assert scope.cancelled_caught
-    assert slow.delivered == ["tool.completed"]
+    assert recorded.types() == ["tool.completed"]
 
 
 @pytest.mark.spec("E16", "10.10.4")
@@ -305,7 +280,7 @@ async def test_cancel_during_an_emission_does_not_lose_it(autojump_clock: MockCl
 async def test_exception_of_a_sink_is_logged_and_goes_no_further(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sink = BoundEventSink(Raising(error))
+    sink = BoundEventSink(faulty(RecordingEventSink(), emit=Fails(error), try_emit=Fails(error)))
 
     assert sink.try_emit(type="a", data=None) is False
     await sink.emit(type="b", data=None)
@@ -319,7 +294,8 @@ async def test_exception_of_a_sink_is_logged_and_goes_no_further(
 
 @pytest.mark.spec("E16", "10.10.4")
 async def test_keyboard_interrupt_of_a_sink_passes() -> None:
-    sink = BoundEventSink(Raising(KeyboardInterrupt()))
+    stop = Fails(KeyboardInterrupt)
+    sink = BoundEventSink(faulty(RecordingEventSink(), emit=stop, try_emit=stop))
 
     with pytest.raises(KeyboardInterrupt):
         sink.try_emit(type="a", data=None)

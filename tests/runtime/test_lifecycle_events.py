@@ -17,7 +17,7 @@ from actorflow.model import StageArtifact, StageEvent, StageOutput
 from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy, StageSpec
 from actorflow.runtime import UnifiedStageGraph
 from actorflow.stages import PipelineContext, StageContext
-from actorflow.testing import RecordingEventSink
+from actorflow.testing import Fails, Hangs, RecordingEventSink, faulty
 
 RUN = "12345678-1234-5678-1234-567812345678"
 COMMON = ("pipeline_run_id", "request_id", "execution_mode", "seq", "timestamp", "topology")
@@ -385,29 +385,21 @@ async def test_wide_events_are_emitted_when_they_are_asked_for(
 
 @pytest.mark.spec("30.3.7", "E16")
 async def test_failing_sink_fails_no_run() -> None:
-    class Broken:
-        async def emit(self, *, type: str, data: object) -> None:
-            raise OSError("full")
+    full = Fails(OSError("full"))
+    broken = faulty(RecordingEventSink(), emit=full, try_emit=full)
 
-        def try_emit(self, *, type: str, data: object) -> None:
-            raise OSError("full")
-
-    results = await UnifiedStageGraph([spec("a", nothing)]).run(event_sink=Broken())
+    results = await UnifiedStageGraph([spec("a", nothing)]).run(event_sink=broken)
 
     assert list(results) == ["a"]
+    assert full.happened == 4
 
 
 @pytest.mark.spec("30.3.7", "E14")
 async def test_sink_without_room_delays_a_run_only_so_long(autojump_clock: MockClock) -> None:
-    class Full:
-        async def emit(self, *, type: str, data: object) -> None:
-            await trio.sleep_forever()
-
-        def try_emit(self, *, type: str, data: object) -> bool:
-            return False
+    full = faulty(RecordingEventSink(), emit=Hangs())
 
     begun_at = trio.current_time()
-    await UnifiedStageGraph([spec("a", nothing)]).run(event_sink=Full())
+    await UnifiedStageGraph([spec("a", nothing)]).run(event_sink=full)
 
     # `pipeline.started` and `pipeline.completed`; those of stages do not wait.
     assert trio.current_time() - begun_at == 10
