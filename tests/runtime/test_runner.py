@@ -516,7 +516,7 @@ async def test_run_inside_a_run_has_events_and_numbers_of_its_own(
         sink.assert_seq_contiguous(run.pipeline_run_id or "")
 
 
-@pytest.mark.spec("30.17.10", "E63")
+@pytest.mark.spec("30.17.10", "30.19.1", "E63")
 async def test_captured_events_are_bounded_and_counted() -> None:
     result = await PipelineRunner(max_events=2).run(GREETING)
     nothing = await PipelineRunner(capture_events=False).run(GREETING)
