@@ -387,6 +387,10 @@ class StageCall:
     def stream(self, source: str | None) -> AsyncIterator[Any]:
         return self._run.streams.reader(self.number, source)
 
+    def offer(self, item: Any) -> bool:
+        self.has_sent = True
+        return self._run.streams.offer(self.number, item)
+
     async def send(self, item: Any) -> None:
         self.has_sent = True
         await self._run.streams.send(self.number, item)

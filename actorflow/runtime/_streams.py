@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final, final
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Final, Never, final
 
 import trio
 
@@ -23,19 +24,72 @@ if TYPE_CHECKING:
 _ENDED_WELL: Final = frozenset({StageStatus.OK, StageStatus.SKIP})
 
 
+# A stage that need not wait yields only now and then, because a yield costs more than
+# handing an item over. Both limits count: items that take long to handle must not keep
+# others from running, and on a virtual clock a busy stage takes no time at all.
+_TURN_ITEMS: Final = 32
+_TURN_SECONDS: Final = 0.001
+
+
+@final
+class Turn:
+    """What is left of the time for which a stage may go on without letting others run."""
+
+    __slots__ = ("ends_at", "items", "now")
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.ends_at = 0.0
+        # Looking up the clock would cost more than reading it.
+        self.now: Callable[[], float] = trio.current_time
+
+    def begin(self) -> None:
+        """Note that the others have just had the chance to run."""
+        self.now = trio.lowlevel.current_clock().current_time
+        self.items = _TURN_ITEMS
+        self.ends_at = self.now() + _TURN_SECONDS
+
+
 @final
 class StreamEdge(AsyncIterator[Any]):
-    """One edge: a bounded channel, what became of its producer, and numbers.
+    """One edge: a bounded queue, what became of its producer, and numbers.
 
     It is the iterator that its consumer reads from; the consumer is one stage,
     so a second loop goes on where the first stopped.
     """
 
-    def __init__(self, source: str, consumer: str, buffer: int) -> None:
+    __slots__ = (
+        "_blocked",
+        "_blocked_time",
+        "_buffer",
+        "_cause",
+        "_ended",
+        "_is_open",
+        "_items",
+        "_output",
+        "_readers",
+        "_reading",
+        "_room",
+        "_total",
+        "_writers",
+        "_writing",
+        "consumer",
+        "source",
+    )
+
+    def __init__(
+        self, source: str, consumer: str, buffer: int, writing: Turn, reading: Turn
+    ) -> None:
         self.source = source
         self.consumer = consumer
         self._buffer = buffer
-        self._into, self._out = trio.open_memory_channel[Any](buffer)
+        self._writing = writing
+        self._reading = reading
+        self._items: deque[Any] = deque()
+        # How many items there may be; none, once either side has left.
+        self._room = buffer
+        self._readers = trio.lowlevel.ParkingLot()
+        self._writers = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
         self._output: StageOutput | None = None
         self._cause: BaseException | None = None
@@ -47,34 +101,46 @@ class StreamEdge(AsyncIterator[Any]):
     # The producer's side
 
     def offer(self, item: Any) -> bool:
-        """Put an item if there is room; nobody waits for what a closed edge is offered."""
-        try:
-            self._into.send_nowait(item)
-        except trio.WouldBlock:
-            return False
-        except trio.BrokenResourceError:
-            return True
-        self._total += 1
-        return True
+        """Put an item if there is room, and the producer has not kept others waiting."""
+        turn = self._writing
+        turn.items -= 1
+        return turn.items >= 0 and turn.now() < turn.ends_at and self._has_put(item)
 
     async def put(self, item: Any) -> None:
         """Put an item once there is room, or forget it once nobody will read it."""
+        await trio.lowlevel.checkpoint()
+        if not self._has_put(item) and self._room:
+            await self._wait_for_room(item)
+        self._writing.begin()
+
+    async def _wait_for_room(self, item: Any) -> None:
         self._blocked += 1
         begun_at = trio.current_time()
         try:
-            await self._into.send(item)
-        except trio.BrokenResourceError:
-            return
+            while True:
+                await self._writers.park()
+                if self._has_put(item) or not self._room:
+                    return
         finally:
             self._blocked_time += trio.current_time() - begun_at
+
+    def _has_put(self, item: Any) -> bool:
+        if len(self._items) >= self._room:
+            return False
+        self._items.append(item)
         self._total += 1
+        if self._readers:
+            self._readers.unpark()
+        return True
 
     def producer_ended(self, output: StageOutput | None, cause: BaseException | None) -> None:
         """Let the consumer read what is left and then find out how the producer ended."""
         self._output = output
         self._cause = cause
+        self._room = 0
         self._ended.set()
-        self._into.close()
+        self._readers.unpark_all()
+        self._writers.unpark_all()
 
     @property
     def has_ended(self) -> bool:
@@ -84,12 +150,29 @@ class StreamEdge(AsyncIterator[Any]):
     # The consumer's side
 
     async def __anext__(self) -> Any:
-        try:
-            return await self._out.receive()
-        except trio.EndOfChannel:
-            if self._output is not None and self._output.status in _ENDED_WELL:
-                raise StopAsyncIteration from None
-            raise StreamBrokenError(self.source, self.consumer) from self._cause
+        turn = self._reading
+        turn.items -= 1
+        if turn.items < 0 or turn.now() >= turn.ends_at or not self._items:
+            await self._wait_for_an_item()
+        item = self._items.popleft()
+        if self._writers:
+            self._writers.unpark()
+        return item
+
+    async def _wait_for_an_item(self) -> None:
+        if self._items:
+            await trio.lowlevel.checkpoint()
+        while not self._items:
+            if self._ended.is_set():
+                await trio.lowlevel.checkpoint()
+                self._raise_the_end()
+            await self._readers.park()
+        self._reading.begin()
+
+    def _raise_the_end(self) -> Never:
+        if self._output is not None and self._output.status in _ENDED_WELL:
+            raise StopAsyncIteration
+        raise StreamBrokenError(self.source, self.consumer) from self._cause
 
     async def output(self) -> StageOutput:
         """What the producer put out in the end."""
@@ -100,7 +183,9 @@ class StreamEdge(AsyncIterator[Any]):
 
     def consumer_ended(self) -> None:
         """Let the producer go on without this edge."""
-        self._out.close()
+        self._room = 0
+        self._items.clear()
+        self._writers.unpark_all()
 
     # Afterwards
 
@@ -129,17 +214,32 @@ class Streams:
         self._wiring = wiring
         self._from: dict[int, list[StreamEdge]] = {}
         self._to: dict[int, list[StreamEdge]] = {}
+        turns: defaultdict[int, Turn] = defaultdict(Turn)
         for source, consumer in pairs:
             spec = wiring.specs[consumer]
-            edge = StreamEdge(wiring.specs[source].name, spec.name, spec.stream_buffer)
+            edge = StreamEdge(
+                wiring.specs[source].name,
+                spec.name,
+                spec.stream_buffer,
+                turns[source],
+                turns[consumer],
+            )
             self._from.setdefault(source, []).append(edge)
             self._to.setdefault(consumer, []).append(edge)
 
+    def offer(self, source: int, item: Any) -> bool:
+        """Hand an item over if there is one consumer, and nobody has to wait for that."""
+        edges = self._from.get(source)
+        return edges is not None and len(edges) == 1 and edges[0].offer(item)
+
     async def send(self, source: int, item: Any) -> None:
         """Hand an item to every consumer that still reads, and wait until each has room."""
-        edges = self._from.get(source, ())
+        edges = self._from.get(source)
         if not edges or edges[0].has_ended:
             raise StreamClosedError(self._wiring.specs[source].name, None)
+        if len(edges) == 1:
+            await edges[0].put(item)
+            return
         # Each consumer gets it as soon as it has room, however slow the others are.
         full = [edge for edge in edges if not edge.offer(item)]
         if len(full) == 1:

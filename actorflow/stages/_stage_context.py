@@ -368,7 +368,9 @@ class StageContext:
 
     async def send(self, item: Any) -> None:
         """Hand an item to every stage that streams from this one; wait for room."""
-        await self._served("send").send(item)
+        run = self._served("send")
+        if not run.offer(item):
+            await run.send(item)
 
     async def stream_output(self, source: str | None = None) -> StageOutput:
         """Wait for the end of a stage named in `stream_from`, and return what it returned.

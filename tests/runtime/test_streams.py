@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from actorflow.errors import (
 from actorflow.model import StageOutput, StageStatus
 from actorflow.pipeline import StageSpec
 from actorflow.runtime import PipelineResults, UnifiedStageGraph
-from actorflow.runtime._streams import StreamEdge
+from actorflow.runtime._streams import StreamEdge, Turn
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink
 
@@ -40,6 +42,26 @@ async def three(ctx: StageContext) -> dict[str, int]:
 
 async def collect(ctx: StageContext) -> dict[str, Any]:
     return {"got": [item async for item in ctx.stream()]}
+
+
+class SteppingClock(trio.abc.Clock):
+    """Time that passes when it is spent, and a step whenever somebody looks."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self._now = 0.0
+        self._step = step
+
+    def spend(self, seconds: float) -> None:
+        self._now += seconds
+
+    def start_clock(self) -> None: ...
+
+    def current_time(self) -> float:
+        self._now += self._step
+        return self._now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return 0.0 if deadline <= self._now else min(deadline - self._now, 0.001)
 
 
 async def best_effort(*specs: StageSpec, **options: Any) -> PipelineResults:
@@ -222,6 +244,136 @@ async def test_output_of_the_producer_can_be_waited_for() -> None:
     assert results.data("consume") == {"sent": 3}
 
 
+@pytest.mark.spec("30.15.1")
+@pytest.mark.parametrize("pace", [0.0, 0.0004])
+async def test_stages_that_never_wait_let_others_run(pace: float) -> None:
+    # `pace` is what an item takes of the processor.
+    clock = SteppingClock()
+    runs: list[int] = []
+    handled: list[int] = []
+
+    async def work(ctx: StageContext) -> None:
+        for number in range(200):
+            clock.spend(pace)
+            handled.append(number)
+            await ctx.send(number)
+
+    async def read(ctx: StageContext) -> None:
+        async for number in ctx.stream():
+            clock.spend(pace)
+            handled.append(number)
+
+    async def main() -> None:
+        graph = UnifiedStageGraph(
+            [spec("work", work), spec("read", read, stream_from="work", stream_buffer=1_000)]
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await graph.run()
+            nursery.cancel_scope.cancel()
+
+    async def watch() -> None:
+        while True:
+            runs.append(len(handled))
+            await trio.lowlevel.checkpoint()
+
+    await trio.to_thread.run_sync(partial(trio.run, main, clock=clock))
+
+    assert len(handled) == 400
+    gaps = [after - before for before, after in pairwise(runs)]
+    # Both stages may have their turn twice between two looks.
+    assert max(gaps) <= 4 * (33 if pace == 0 else 4)
+
+
+@pytest.mark.spec("30.15.1")
+async def test_stream_survives_a_machine_that_is_slow_between_any_two_steps() -> None:
+    results: list[PipelineResults] = []
+
+    async def relay(ctx: StageContext) -> None:
+        async for item in ctx.stream():
+            await ctx.send(item)
+
+    async def main() -> None:
+        graph = UnifiedStageGraph(
+            [
+                spec("three", three),
+                spec("relay", relay, stream_from="three", stream_buffer=1),
+                spec("collect", collect, stream_from="relay", stream_buffer=1),
+            ]
+        )
+        with trio.fail_after(1_000):
+            results.append(await graph.run())
+
+    # Each look at the clock finds it two milliseconds later.
+    await trio.to_thread.run_sync(partial(trio.run, main, clock=SteppingClock(0.002)))
+
+    assert results[0].data("collect") == {"got": [0, 1, 2]}
+
+
+@pytest.mark.spec("30.15.1")
+async def test_nobody_waits_where_every_consumer_has_room(sink: RecordingEventSink) -> None:
+    results = await best_effort(
+        spec("three", three),
+        spec("one", collect, stream_from="three"),
+        spec("two", collect, stream_from="three"),
+        sink=sink,
+    )
+
+    assert results.data("one") == results.data("two") == {"got": [0, 1, 2]}
+    assert [it["blocked_puts"] for it in sink.payloads("stream.queue_closed")] == [0, 0]
+
+
+@pytest.mark.spec("30.15.1")
+async def test_producer_waits_for_the_one_that_has_no_room(
+    sink: RecordingEventSink, autojump_clock: MockClock
+) -> None:
+    async def late(ctx: StageContext) -> dict[str, Any]:
+        await trio.sleep(1)
+        return await collect(ctx)
+
+    results = await best_effort(
+        spec("three", three),
+        spec("narrow", late, stream_from="three", stream_buffer=1),
+        spec("wide", collect, stream_from="three"),
+        sink=sink,
+    )
+
+    assert results.data("narrow") == results.data("wide") == {"got": [0, 1, 2]}
+    narrow, wide = (it["blocked_puts"] for it in sink.payloads("stream.queue_closed"))
+    assert narrow >= 1
+    assert wide == 0
+
+
+async def test_several_tasks_of_a_stage_may_send_and_read() -> None:
+    async def send(ctx: StageContext) -> None:
+        async def some(first: int) -> None:
+            for number in range(first, first + 50):
+                await ctx.send(number)
+
+        async with trio.open_nursery() as nursery:
+            for first in (0, 50, 100):
+                nursery.start_soon(some, first)
+
+    async def read(ctx: StageContext) -> dict[str, list[int]]:
+        got: list[int] = []
+
+        async def some() -> None:
+            async for number in ctx.stream():
+                got.append(number)
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(some)
+        return {"got": got}
+
+    for buffer in (1, 2, 1_000):
+        results = await best_effort(
+            spec("send", send), spec("read", read, stream_from="send", stream_buffer=buffer)
+        )
+        assert sorted(results.data("read")["got"]) == list(range(150))
+
+
 @pytest.mark.spec("30.15.6")
 async def test_dependents_of_a_consumer_wait_for_the_consumer_only(
     autojump_clock: MockClock,
@@ -380,7 +532,7 @@ async def test_consumer_starts_after_its_producer(sink: RecordingEventSink) -> N
 
 
 async def test_output_of_a_producer_that_was_cut_off_never_comes() -> None:
-    edge = StreamEdge("p", "c", 1)
+    edge = StreamEdge("p", "c", 1, Turn(), Turn())
     edge.producer_ended(None, None)
 
     with pytest.raises(StreamBrokenError, match="from 'p' to 'c'"):

@@ -77,6 +77,9 @@ class FakeRun:
     def stream(self, source: str | None) -> AsyncIterator[Any]:
         return OneItem(source)
 
+    def offer(self, item: Any) -> bool:
+        return bool(item == "there is room for it")
+
     async def send(self, item: Any) -> None:
         self.asked.append(("send", item))
 
@@ -311,6 +314,7 @@ async def test_run_serves_what_a_stage_asks_for() -> None:
     context.extend_timeout(3)
     context.add_cleanup(cleanup)
     context.add_cleanup(cleanup, name="close")
+    await context.send("there is room for it")
     await context.send("item")
     streamed = [item async for item in context.stream("mic")] + [
         item async for item in context.stream()
