@@ -47,8 +47,11 @@ STEPS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """What events say about the way of a run; the others go by their type.
 
-A `stage.failed` whose status is `cancel` reads like an event of its own.
+A `stage.failed` whose status is `cancel` goes by `canceled`.
 """
+
+_INNER: Final = ("pipeline.", "stage.", "stream.")
+"""Families of events of which only those above are worth a line."""
 
 LATEST: Final = 8
 
@@ -148,7 +151,7 @@ class View(ABC):
             self._show(self._stamped(step_of(type, payload), payload))
 
     def takes(self, type: str) -> bool:
-        return self._steps and (type in STEPS or not type.startswith(("pipeline.", "stage.")))
+        return self._steps and (type in STEPS or not type.startswith(_INNER))
 
     def _stamped(self, step: Text, payload: Mapping[str, Any]) -> Text:
         seconds = clock.monotonic() - self._start

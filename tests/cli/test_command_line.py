@@ -167,4 +167,4 @@ def test_tracebacks_are_shown_when_the_environment_asks(
 
     err = capsys.readouterr().err
     assert ("Traceback" in err) is shown
-    assert "actorflow: FILE must be a file that can be read" in err
+    assert "actorflow: nowhere.jsonl cannot be used" in err
