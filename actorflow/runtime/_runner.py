@@ -273,8 +273,8 @@ class PipelineRunner:
         warnings: list[str] = []
         ending: dict[str, Any] = {"success": True}
         with event_sink_scope(sink):
-            if self._uuid_monitor is not None and first_seq == 1:
-                warnings += _look_at_id(self._uuid_monitor, context)
+            if first_seq == 1 and self._has_seen(context):
+                warnings.append(f"a run with the id {context.pipeline_run_id} was seen before")
             try:
                 results = await graph.run(
                     context,
@@ -306,6 +306,13 @@ class PipelineRunner:
             metrics=context.metrics,
             discarded_events=sink.discarded,
         )
+
+    def _has_seen(self, context: PipelineContext) -> bool:
+        if self._uuid_monitor is None:
+            return False
+        if context.pipeline_run_id is None:
+            context.pipeline_run_id = ids.uuid7()
+        return self._uuid_monitor.observe(context.pipeline_run_id)
 
     def print_result(self, result: RunResult) -> None:
         """Print how a run went, for people."""
@@ -344,13 +351,6 @@ def _who_hears_anyway(context: PipelineContext) -> EventSink | None:
     return sinks[0] if sinks else None
 
 
-def _look_at_id(monitor: UuidCollisionMonitor, context: PipelineContext) -> Iterator[str]:
-    if context.pipeline_run_id is None:
-        context.pipeline_run_id = ids.uuid7()
-    if monitor.observe(context.pipeline_run_id):
-        yield f"a run with the id {context.pipeline_run_id} was seen before"
-
-
 def _not_raised(
     results: PipelineResults, graph: UnifiedStageGraph, context: PipelineContext
 ) -> UnifiedStageExecutionError:
@@ -371,16 +371,12 @@ def _told(error: UnifiedStageExecutionError) -> dict[str, Any]:
     }
 
 
-_ENDINGS: Final = {
-    (True, False): (_GREEN, "completed"),
-    (True, True): (_YELLOW, "cancelled"),
-    (False, False): (_RED, "failed"),
-}
-
-
 def _described(result: RunResult) -> Iterator[str]:
     """The colour of the first line, then the lines."""
-    colour, ending = _ENDINGS[result.success, result.cancelled]
+    if result.cancelled:
+        colour, ending = _YELLOW, "cancelled"
+    else:
+        colour, ending = (_GREEN, "completed") if result.success else (_RED, "failed")
     yield colour
     yield f"{ending} after {result.duration_ms:.1f} ms"
     for name, output in (result.results or {}).items():

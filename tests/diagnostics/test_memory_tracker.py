@@ -217,6 +217,19 @@ async def test_sample_of_the_same_label_too_soon_is_the_last_one(
 
 
 @pytest.mark.spec("G69")
+async def test_label_that_was_seen_last_is_forgotten_last(autojump_clock: MockClock) -> None:
+    tracker = MemoryTracker(max_samples=2, min_interval=10)
+    for label in "ab":
+        tracker.observe(label)
+    await trio.sleep(10)
+    again = tracker.observe("a")
+    tracker.observe("c")
+
+    assert tracker.observe("a") is again
+    tracker.stop()
+
+
+@pytest.mark.spec("G69")
 async def test_labels_are_not_remembered_for_ever() -> None:
     tracker = MemoryTracker(max_samples=3, min_interval=10)
     for number in range(10):

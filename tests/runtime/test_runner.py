@@ -747,8 +747,11 @@ async def test_result_can_be_printed(
         "  after_broken: not run",
         "error: stage 'broken' failed: LookupError: no such word",
     ]
+    for pipeline, colour in ((GREETING, 92), (FAILING, 91)):
+        assert (await described(pipeline, capsys))[0].startswith(f"\x1b[{colour}m")
     canceled = await described(CANCELING, capsys)
     assert canceled[0].startswith("\x1b[93mcancelled after")
+    assert canceled[0].endswith("ms\x1b[0m")
     assert canceled[-1] == "reason: enough"
 
 
