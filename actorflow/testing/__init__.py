@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ._calls import (
-    BargeIn as BargeIn,
     CallRecord as CallRecord,
     EndOfTurn as EndOfTurn,
     Heard as Heard,
+    Interruption as Interruption,
     Moment as Moment,
     Outage as Outage,
     Writing as Writing,

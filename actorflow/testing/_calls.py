@@ -61,7 +61,7 @@ class Writing:
 
 @final
 @attrs.frozen
-class BargeIn:
+class Interruption:
     """The client breaks off the answer, and says how much of it was played.
 
     A client does so that notices by itself that its user speaks. Where the server
@@ -88,7 +88,7 @@ class Outage:
     seconds: float
 
 
-Moment: TypeAlias = Speech | Writing | BargeIn | EndOfTurn | Outage
+Moment: TypeAlias = Speech | Writing | Interruption | EndOfTurn | Outage
 """What can happen in the script of a call."""
 
 
@@ -270,7 +270,7 @@ class _Caller:
                 match moment:
                     case Writing(text=text):
                         await self._session.send_text(text)
-                    case BargeIn():
+                    case Interruption():
                         await self._barge_in()
                     case EndOfTurn():
                         await self._session.end_turn()

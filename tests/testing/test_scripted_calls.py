@@ -28,10 +28,10 @@ from actorflow.protocol import (
 from actorflow.providers import SpeechDetector, SpeechToText
 from actorflow.server import ServerConfig, Session, Turn, open_sessions
 from actorflow.testing import (
-    BargeIn,
     CallRecord,
     EndOfTurn,
     Heard,
+    Interruption,
     Outage,
     RecordingEventSink,
     ScriptedDetector,
@@ -185,7 +185,7 @@ def test_speech_is_heard_and_understood() -> None:
 
 
 def test_barge_in_tells_what_was_played() -> None:
-    record = run_call(App(talk), Writing(1, "talk"), BargeIn(2.5), Writing(2.6, "go on"))
+    record = run_call(App(talk), Writing(1, "talk"), Interruption(2.5), Writing(2.6, "go on"))
 
     assert record.times(Interrupted) == [2.5]
     assert record.played["turn-1"] == pytest.approx(1_500)
@@ -196,7 +196,7 @@ def test_barge_in_tells_what_was_played() -> None:
 
 
 def test_barge_in_into_silence_is_answered() -> None:
-    record = run_call(App(talk), BargeIn(1))
+    record = run_call(App(talk), Interruption(1))
 
     assert record.messages(Interrupted) == [Interrupted()]
 
@@ -296,7 +296,7 @@ async def test_many_clients_may_call(autojump_clock: MockClock) -> None:
 
 
 def test_same_seed_gives_the_same_call() -> None:
-    script = (Writing(0.5, "talk"), BargeIn(2), Speech(3, "hello"), Outage(4, 1))
+    script = (Writing(0.5, "talk"), Interruption(2), Speech(3, "hello"), Outage(4, 1))
 
     logs = {run_call(App(talk), *script, seed=5).log() for _ in range(2)}
 
