@@ -9,14 +9,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actorflow.errors import InvalidArgumentError, UnifiedPipelineCancelled
-from actorflow.pipeline import StageSpec
 from actorflow.runtime import RealtimeStageBus, UnifiedStageGraph
 from actorflow.stages import StageContext
 from actorflow.testing import RecordingEventSink
 
-
-def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
+from .stages import spec
 
 
 async def all_of(bus: RealtimeStageBus, name: str) -> list[Any]:

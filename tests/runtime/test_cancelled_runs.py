@@ -11,21 +11,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actorflow.cancellation import CancellationToken
 from actorflow.errors import NotInRunError, UnifiedPipelineCancelled, UnifiedStageExecutionError
 from actorflow.model import StageOutput, StageStatus
-from actorflow.pipeline import StageSpec
 from actorflow.runtime import PipelineResults, RunPhase, UnifiedStageGraph
 from actorflow.stages import PipelineContext, StageContext, StageInputs, create_stage_context
 from actorflow.testing import RecordingEventSink
 
-
-def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
-
-
-async def nothing(ctx: StageContext) -> None: ...
-
-
-async def forever(ctx: StageContext) -> None:
-    await trio.sleep_forever()
+from .stages import forever, nothing, spec
 
 
 def results_of(error: UnifiedPipelineCancelled) -> PipelineResults:

@@ -17,8 +17,7 @@ from actorflow.pipeline import (
     hash_retry_payload,
 )
 
-
-async def nothing(ctx: object) -> None: ...
+from .stages import nothing
 
 
 def spec(name: str, *after: str, **options: Any) -> StageSpec:

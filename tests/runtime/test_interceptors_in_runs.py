@@ -37,18 +37,13 @@ from actorflow.runtime import UnifiedStageGraph
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink
 
+from .stages import nothing, spec
+
 ENDS = {"stage.completed", "stage.failed", "stage.skipped"}
-
-
-def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
 
 
 def work(runner: Any, name: str = "charge", **options: Any) -> StageSpec:
     return spec(name, runner, kind=StageKind.WORK, **options)
-
-
-async def nothing(ctx: StageContext) -> None: ...
 
 
 @attrs.define

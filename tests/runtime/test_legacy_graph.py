@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -15,12 +13,7 @@ from actorflow.runtime import StageGraph
 from actorflow.stages import PipelineContext
 from actorflow.testing import RecordingEventSink
 
-
-def spec(name: str, runner: Any, *after: Any, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
-
-
-async def nothing(ctx: object) -> None: ...
+from .stages import nothing, spec
 
 
 @pytest.mark.spec("30.18.1", "30.18.3", "20.5.6")

@@ -14,24 +14,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
 from actorflow.events import WideEventEmitter, event_sink_scope, get_event_sink
 from actorflow.model import StageArtifact, StageEvent, StageOutput
-from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy, StageSpec
+from actorflow.pipeline import GuardRetryPolicy, GuardRetryStrategy
 from actorflow.runtime import UnifiedStageGraph
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import Fails, Hangs, RecordingEventSink, faulty
 
+from .stages import forever, nothing, spec
+
 RUN = "12345678-1234-5678-1234-567812345678"
 COMMON = ("pipeline_run_id", "request_id", "execution_mode", "seq", "timestamp", "topology")
-
-
-def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
-
-
-async def nothing(ctx: StageContext) -> None: ...
-
-
-async def forever(ctx: StageContext) -> None:
-    await trio.sleep_forever()
 
 
 def told(sink: RecordingEventSink) -> list[str]:

@@ -23,23 +23,14 @@ from actorflow.errors import (
 )
 from actorflow.interceptors import RetryInterceptor
 from actorflow.model import ContextSnapshot, RunIdentity, StageOutput
-from actorflow.pipeline import Pipeline, StageSpec
+from actorflow.pipeline import Pipeline
 from actorflow.runtime import PipelineResults, RunPhase, StageState, UnifiedStageGraph
 from actorflow.runtime._lane import Lane
 from actorflow.runtime._run_state import RunState
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink
 
-
-def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
-
-
-async def nothing(ctx: StageContext) -> None: ...
-
-
-async def forever(ctx: StageContext) -> None:
-    await trio.sleep_forever()
+from .stages import forever, nothing, spec
 
 
 def tasks() -> int:
@@ -386,6 +377,8 @@ async def test_tree_shows_tries_and_children_where_they_belong(autojump_clock: M
         await UnifiedStageGraph([spec("aside", forever)], pipeline_name="beside").run(context)
 
     async with open_system() as system, trio.open_nursery() as nursery, graph.start() as run:
+        # A run is shown below its parent if that is shown already.
+        await wait_all_tasks_blocked()
         nursery.start_soon(beside, PipelineContext(parent_run_id=run.run_id))
         await trio.sleep(2.5)
         shown = str(system.tree())

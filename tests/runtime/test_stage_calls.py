@@ -33,12 +33,7 @@ from actorflow.pipeline import (
 from actorflow.runtime import PipelineResults, UnifiedStageGraph
 from actorflow.stages import PipelineContext, StageContext
 
-
-def spec(name: str, runner: Any, *after: Any, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
-
-
-async def nothing(ctx: StageContext) -> None: ...
+from .stages import nothing, spec
 
 
 async def outcome(*specs: StageSpec, **options: Any) -> PipelineResults:
@@ -335,10 +330,6 @@ async def test_broken_predicate_and_missing_input_fail_without_a_call() -> None:
 
 
 # Time
-
-
-async def forever(ctx: StageContext) -> None:
-    await trio.sleep_forever()
 
 
 @pytest.mark.spec("30.8.1", "30.8.2")

@@ -26,12 +26,7 @@ from actorflow.runtime._streams import StreamEdge, Turn
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink
 
-
-def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
-
-
-async def nothing(ctx: StageContext) -> None: ...
+from .stages import nothing, spec
 
 
 async def three(ctx: StageContext) -> dict[str, int]:

@@ -32,16 +32,7 @@ from actorflow.runtime import (
 from actorflow.stages import PipelineContext, StageContext, SubpipelineResult
 from actorflow.testing import RecordingEventSink
 
-
-def spec(name: str, runner: Any, *after: str, **options: Any) -> StageSpec:
-    return StageSpec(name, runner, dependencies=after, **options)
-
-
-async def nothing(ctx: StageContext) -> None: ...
-
-
-async def forever(ctx: StageContext) -> None:
-    await trio.sleep_forever()
+from .stages import nothing, spec
 
 
 async def fail(ctx: StageContext) -> StageOutput:
