@@ -33,6 +33,8 @@ from actorflow.testing import RecordingEventSink
 
 @pytest.fixture(autouse=True)
 def tracing_as_before() -> Iterator[None]:
+    # Trackers of tests that failed may still be held by their tracebacks.
+    gc.collect()
     assert not tracemalloc.is_tracing()
     yield
     gc.collect()
@@ -195,6 +197,15 @@ def test_newest_samples_are_kept() -> None:
     tracker.stop()
 
     assert labels(tracker) == ["b", "c"]
+
+
+@pytest.mark.spec("G69", "G71")
+def test_thousand_samples_and_ten_mebibytes_are_the_usual_limits() -> None:
+    options = inspect.signature(MemoryTracker).parameters
+
+    assert options["max_samples"].default == 1000
+    assert options["growth_warning_kb"].default == 10 * 1024
+    assert options["min_interval"].default == 0
 
 
 @pytest.mark.spec("G69")
