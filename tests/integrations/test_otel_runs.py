@@ -231,6 +231,20 @@ async def test_stages_of_a_child_stay_in_the_trace(autojump_clock: MockClock) ->
     assert results["outer"].data["in"] == TRACEPARENT
 
 
+@pytest.mark.spec("E109", "E114")
+async def test_run_that_a_stage_starts_by_hand_stands_below_that_stage() -> None:
+    collector = Collector()
+
+    async def outer(ctx: StageContext) -> None:
+        await Pipeline.from_stages(stage(nothing), name="inner").run()
+
+    graph = UnifiedStageGraph([StageSpec("outer", outer)])
+    await graph.run(PipelineContext(), event_sink=collector.sink)
+
+    assert collector.parent("pipeline inner") == "stage outer"
+    assert "actorflow.events.dropped" not in collector.metrics()
+
+
 @pytest.mark.spec("E114")
 async def test_trace_goes_on_in_a_run_elsewhere() -> None:
     here, there = Collector(), Collector()
