@@ -316,6 +316,7 @@ async def test_retry_of_work_is_told_with_number_delay_and_error(
 async def test_events_carry_the_common_keys(autojump_clock: MockClock) -> None:
     _, sink = await call(Stage(TransientError()), RetryInterceptor(2))
 
+    assert sink.types() == ["stage.retry_scheduled", "stage.retry_exhausted"]
     for event in sink.events:
         assert {"pipeline_run_id", "request_id", "execution_mode", "seq", "timestamp"} <= set(
             event.data

@@ -46,6 +46,7 @@ def test_groups_come_after_what_they_need(edges: dict[str, list[str]]) -> None:
     for group in components(edges):
         seen.update(group)
         assert all(set(edges[stage]) <= seen for stage in group)
+    assert seen == edges.keys()
 
 
 def test_ring_of_ten_thousand_is_one_group() -> None:

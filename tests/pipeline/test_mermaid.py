@@ -338,7 +338,9 @@ def test_dot_shows_the_same_picture() -> None:
 def test_no_name_breaks_out_of_its_line(name: str, label: str) -> None:
     drawn = pipeline(declared(name), declared("b", name, edge_conditions={name: label}))
 
-    for line in to_mermaid(drawn, title=False).split("\n")[1:-1]:
+    lines = to_mermaid(drawn, title=False).split("\n")[1:-1]
+    assert len(lines) == 3
+    for line in lines:
         assert re.fullmatch(r'    s\d(\["[^"\n]*"\]| -->(\|[^"|\n]*\||\|"[^"\n]*"\|)? s\d)', line)
 
 

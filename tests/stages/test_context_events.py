@@ -139,6 +139,7 @@ def test_what_is_not_known_is_null() -> None:
     for context in empty_contexts(sink):
         context.try_emit_event("order.placed")
 
+    assert len(sink.events) == 3
     for event in sink.events:
         assert event.data["pipeline_run_id"] is None
         assert event.data["request_id"] is None
@@ -179,6 +180,7 @@ def test_keys_of_the_caller_win_except_the_number() -> None:
     for context in every_context(sink):
         context.try_emit_event("order.placed", mine)
 
+    assert len(sink.events) == 3
     for event in sink.events:
         assert event.data["seq"] == 1
         assert event.data["payload_seq"] == 99
@@ -194,6 +196,7 @@ def test_sink_is_called_with_two_keywords_and_a_payload_of_its_own() -> None:
         context.try_emit_event("order.placed", data)
 
     assert data == {"n": 1}
+    assert len(sink.calls) == 3
     for args, kwargs in sink.calls:
         assert args == ()
         assert kwargs.keys() == {"type", "data"}
