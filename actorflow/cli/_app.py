@@ -39,6 +39,7 @@ _add(
     'actorflow run support.py --input "Where is my invoice?"',
     "actorflow run support.py:pipeline --watch --events run.jsonl",
     "actorflow run support.py --json | jq .stages.answer.data",
+    "actorflow run support.py --reload",
     exits="0 the run completed, 1 it failed, 2 the target cannot be used, 3 it was canceled by"
     " a stage, 130 it was interrupted",
 )

@@ -42,6 +42,7 @@ from actorflow.runtime import (
 )
 
 from ._interrupts import INTERRUPTED, Interrupts, waiting_for
+from ._reload import run_again, this_command
 from ._run_view import View, as_json, open_view
 from ._target import UNUSABLE, Target, find_pipeline
 from ._tell import tell, wants_tracebacks
@@ -83,6 +84,7 @@ def run(
     as_json: Annotated[bool, Parameter("--json", negative="")] = False,
     events: Annotated[Path | None, Parameter(alias="-e")] = None,
     traceback: Annotated[bool, Parameter(negative="")] = False,
+    reload: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run a pipeline and show what its stages returned.
 
@@ -93,11 +95,15 @@ def run(
         target: `file.py`, `file.py:variable`, `package.module` or `package.module:variable`.
         input: The text the run begins with; stages read it as `ctx.snapshot.input_text`.
         call: A function in the target that makes the pipeline.
-        watch: Also show what happens on the way, step by step.
+        watch: Watch the run: also show what happens on the way, step by step.
         as_json: Print one JSON object. Steps, and what stages print, then go to stderr.
         events: Add the events of the run to this file; `actorflow timeline FILE` draws it.
         traceback: If a stage fails or the target cannot be used, show where in full.
+        reload: Run again whenever a Python file beside the target changes, until interrupted.
     """
+    if reload:
+        folder = Target.parse(str(target)).folder
+        return trio.run(run_again, this_command("--reload"), folder, Console(stderr=True))
     try:
         graph = _graph_of(Target.parse(str(target)), call)
     except (TargetError, PipelineValidationError) as error:

@@ -44,6 +44,11 @@ class Target:
         # The colon in C:\voice.py separates nothing.
         return cls(source, variable) if source and _DOTTED.fullmatch(variable) else cls(text)
 
+    @property
+    def folder(self) -> Path:
+        """Where its code is: beside the file, or for a module where we are."""
+        return Path(self.source).parent if self.source.endswith(".py") else Path()
+
     def __str__(self) -> str:
         return self.source if self.variable is None else f"{self.source}:{self.variable}"
 
