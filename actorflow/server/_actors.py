@@ -40,14 +40,13 @@ from actorflow.protocol import (
 from actorflow.transport import hang_up
 
 from ._link import Link
-from ._session import SHUTDOWN, Session, SessionApp
+from ._session import CRASH, SHUTDOWN, Session, SessionApp
 from ._turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-CRASH: Final = "the session crashed"
 _BESIDE: Final = "app"
 
 
@@ -224,7 +223,7 @@ class SessionActor(Actor[Any]):
                 self._session.finish_turn(turn, _failure_of(reason))
         elif isinstance(reason, Crashed):
             # Without its reader, its writer or its application a session would be deaf or dumb.
-            self._session.end(CloseCode.INTERNAL, CRASH)
+            self._session.fail()
 
     # Endings
 

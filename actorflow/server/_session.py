@@ -71,6 +71,7 @@ from ._signal import Signal
 from ._turn import Turn
 
 SHUTDOWN: Final = "server_shutdown"
+CRASH: Final = "the session crashed"
 
 
 class SessionApp(Protocol):
@@ -266,6 +267,10 @@ class Session:
     def close(self, reason: str = "closed by the application") -> None:
         """End the session in order."""
         self.end(CloseCode.NORMAL, reason)
+
+    def fail(self, reason: str = CRASH) -> None:
+        """End the session because something that it needs has failed."""
+        self.end(CloseCode.INTERNAL, reason, Error(ErrorCode.TURN_FAILED, reason))
 
     # For the actor, the registry and the tasks of a connection
 

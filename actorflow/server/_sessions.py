@@ -34,11 +34,11 @@ from actorflow.protocol import (
 )
 from actorflow.transport import Connection, hang_up
 
-from ._actors import CRASH, Attach, session_tree
+from ._actors import Attach, session_tree
 from ._admission import ANONYMOUS, Principal
 from ._config import ServerConfig
 from ._link import Link
-from ._session import SHUTDOWN, Counters, ListeningApp, Session, SessionApp
+from ._session import CRASH, SHUTDOWN, Counters, ListeningApp, Session, SessionApp
 from ._signal import Signal
 
 _log: Final = logging.getLogger("actorflow.server")

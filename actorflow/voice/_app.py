@@ -106,7 +106,7 @@ class VoiceApp:
         call = self._calls[session] = _Call()
         groups: list[Child[Any]] = []
         if self._memory is not None:
-            scribe = _Scribe(self._memory, self._memory_timeout, call)
+            scribe = _Scribe(session, call, self._memory, self._memory_timeout)
             # It is stopped last, and then has something to write down.
             shutdown = self._memory_timeout + 1
             groups.append(Child("memory", scribe.keep, restart="transient", shutdown=shutdown))
@@ -201,7 +201,8 @@ class _Call:
 class _Scribe:
     """Writes down what was said and heard, turn by turn."""
 
-    def __init__(self, store: MemoryStore, timeout: float, call: _Call) -> None:
+    def __init__(self, session: Session, call: _Call, store: MemoryStore, timeout: float) -> None:
+        self._session = session
         self._store = store
         self._timeout = timeout
         self._call = call
@@ -211,19 +212,22 @@ class _Scribe:
         self._call.scribe = inbox.ctx.ref
         async for note in inbox:
             try:
-                await note.turn.wait_settled()
+                with inbox.ctx.until_stop():
+                    await note.turn.wait_settled()
+                if not note.turn.is_settled:
+                    # Something beside it gave up. A session that was over had settled its turns.
+                    self._session.fail()
                 await self._write(note)
             finally:
                 note.is_written.set()
 
     async def _write(self, note: _Note) -> None:
         said, turn = note.said, note.turn
-        assert said.session is not None  # it was made for one
         playback = turn.playback
         # What was said to its end was heard to its end, apart from what is still playing.
         heard = playback.heard_text() if playback.is_closed else playback.heard_text(math.inf)
         entries = exchange(
-            said.session.id,
+            self._session.id,
             turn.run_id,
             said=said.understood_text,
             answered=heard,

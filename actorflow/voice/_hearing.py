@@ -136,7 +136,7 @@ class Hearing:
                     self._session.interrupt("speech")
                 case SpeechIgnored(utterance):
                     self._report_end(utterance, is_ignored=True)
-                case Utterance():
+                case _:
                     self._report_end(sign, is_ignored=False)
                     self._answer(sign)
 

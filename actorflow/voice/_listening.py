@@ -32,6 +32,11 @@ def _probability(_: object, field: attrs.Attribute[float], value: float) -> None
         raise InvalidArgumentError(field.name, value, "a number between 0 and 1")
 
 
+def _above_nothing(_: object, field: attrs.Attribute[float], value: float) -> None:
+    if not value:
+        raise InvalidArgumentError(field.name, value, "above 0, or nothing would be silence")
+
+
 @final
 @attrs.frozen(kw_only=True)
 class Endpointing:
@@ -39,7 +44,7 @@ class Endpointing:
 
     start_probability: float = attrs.field(default=0.5, validator=_probability)
     """From here on a frame counts as speech."""
-    end_probability: float = attrs.field(default=0.35, validator=_probability)
+    end_probability: float = attrs.field(default=0.35, validator=[_probability, _above_nothing])
     """Below this it counts as silence. In between, what was goes on."""
     min_speech_ms: float = attrs.field(default=100.0, validator=_milliseconds(0))
     """Shorter noises begin no utterance."""
@@ -153,9 +158,12 @@ class Listener:
             self._speech_ms += frame_ms
         into = self._speech_into(is_answering=is_answering)
         if self._silence_ms >= self._rules.silence_ms:
-            return (*into, self._utterance("silence", is_answering=is_answering))
+            return (*into, *self._said("silence", is_answering=is_answering))
         if self._duration_ms(self._bytes) >= self._rules.max_utterance_ms:
-            return (*into, self._utterance("limit", is_answering=is_answering))
+            cut = self._said("limit", is_answering=is_answering)
+            # Whoever was cut off goes on, however short that is.
+            self._is_speaking = True
+            return (*into, *cut)
         return into
 
     def end(self, *, is_answering: bool) -> tuple[Sign, ...]:
@@ -163,10 +171,7 @@ class Listener:
 
         What was too short to be noticed counts then, if it might have been speech.
         """
-        if not self._is_speaking and not self._speech_ms:
-            self.forget()
-            return ()
-        return (self._utterance("client", is_answering=is_answering),)
+        return self._said("client", is_answering=is_answering)
 
     def forget(self) -> None:
         """Drop what was heard: it does not count, or what follows does not continue it."""
@@ -205,14 +210,17 @@ class Listener:
         self._has_interrupted = True
         return (SpeechInto(),)
 
-    def _utterance(
+    def _said(
         self, ended_by: Literal["silence", "limit", "client"], *, is_answering: bool
-    ) -> Utterance | SpeechIgnored:
+    ) -> tuple[Sign, ...]:
+        has_spoken = self._speech_ms > 0
+        counts = self._has_interrupted or not is_answering
         started_ms = self._duration_ms(self._heard_bytes - self._bytes)
         utterance = Utterance(b"".join(self._frames), self._rate, started_ms, ended_by)
-        counts = self._has_interrupted or not is_answering
         self.forget()
-        return utterance if counts else SpeechIgnored(utterance)
+        if not has_spoken:
+            return ()
+        return (utterance if counts else SpeechIgnored(utterance),)
 
     def _duration_ms(self, byte_count: int) -> float:
         return byte_count * 1000 / (_BYTES_PER_SAMPLE * self._rate)
