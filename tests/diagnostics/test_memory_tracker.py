@@ -549,6 +549,17 @@ def test_impossible_options_are_refused(options: dict[str, Any], argument: str) 
     assert isinstance(refused.value, TypeError)
 
 
+def test_smallest_options_are_fine() -> None:
+    sink = RecordingEventSink(strict=True)
+    tracker = MemoryTracker(max_samples=1, min_interval=0, growth_warning_kb=0, event_sink=sink)
+    tracker.observe("a")
+    held = grow(tracker, [1])
+    tracker.stop()
+
+    assert labels(tracker) == ["grown"]
+    assert sink.types().count("memory.growth_warning") == len(held) == 1
+
+
 def test_label_that_is_no_text_is_refused() -> None:
     label: Any = 7
 
