@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import tracemalloc
 from collections.abc import Callable
@@ -256,6 +257,22 @@ async def test_pipeline_that_cannot_run_is_no_result() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         PipelineRunner(**options)
+
+
+@pytest.mark.spec("30.17.10", "G85")
+def test_nothing_is_switched_on_by_itself() -> None:
+    options = inspect.signature(PipelineRunner).parameters
+    defaults = {name: option.default for name, option in options.items()}
+
+    switches = {name: value for name, value in defaults.items() if isinstance(value, bool)}
+    assert {name for name, is_on in switches.items() if is_on} == {
+        "colorize",
+        "capture_events",
+        "memory_tracker_auto_start",
+    }
+    assert defaults["uuid_monitor_ttl_seconds"] == 300
+    assert defaults["max_events"] == 10_000
+    assert not inspect.signature(run_simple_pipeline).parameters["colorize"].default
 
 
 # How it ended
@@ -519,10 +536,12 @@ async def test_run_inside_a_run_has_events_and_numbers_of_its_own(
 @pytest.mark.spec("30.17.10", "30.19.1", "E63")
 async def test_captured_events_are_bounded_and_counted() -> None:
     result = await PipelineRunner(max_events=2).run(GREETING)
+    last = await PipelineRunner(max_events=1).run(GREETING)
     nothing = await PipelineRunner(capture_events=False).run(GREETING)
 
     assert types(result) == ["stage.completed", "pipeline.completed"]
     assert result.discarded_events == 4
+    assert types(last) == ["pipeline.completed"]
     assert (nothing.events, nothing.discarded_events) == ((), 0)
 
 
