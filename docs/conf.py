@@ -45,6 +45,7 @@ NOT_API = {"cli", "errors"}
 
 SECTION = re.compile(r"^## (?P<title>.+?)\n(?P<body>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 PAGE = re.compile(r"\]\(([\w./-]+\.md)\)")
+LINK = re.compile(r"\[(?P<text>[^]]*)\]\((?P<target>[\w./-]+)\)")
 ANCHOR = re.compile(r'^<a id="([^"]+)"></a>', re.MULTILINE)
 
 
@@ -75,8 +76,14 @@ def toctree(title: str, pages: Iterable[str]) -> str:
     return "\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *pages, "```\n"])
 
 
-def adapt(_: Sphinx, name: str, source: list[str]) -> None:
-    source[0] = ANCHOR.sub(r"(\1)=\n", source[0])
+def adapt(app: Sphinx, name: str, source: list[str]) -> None:
+    page = Path(app.env.doc2path(name))
+
+    def without_folder(link: re.Match[str]) -> str:
+        # A code host shows a folder; a site has nothing to show for it.
+        return link["text"] if (page.parent / link["target"]).is_dir() else link[0]
+
+    source[0] = LINK.sub(without_folder, ANCHOR.sub(r"(\1)=\n", source[0]))
     if name == root_doc:
         source[0] = "\n\n".join([source[0], *sidebar_of(source[0])])
 
