@@ -958,7 +958,9 @@ class NotInRunError(ActorflowError, RuntimeError):
     operation: str
 
     code: ClassVar[str] = "CONTEXT-006-NOT_IN_RUN"
-    fix_hint: ClassVar[str] = "Use it inside a stage that a pipeline runs."
+    fix_hint: ClassVar[str] = (
+        "Use it inside a stage that a pipeline runs; a test runs one with `testing.run_stage`."
+    )
 
     def __str__(self) -> str:
         return f"{self.operation} needs a run, and this context belongs to none"
@@ -1546,6 +1548,23 @@ class AudioFormatMismatchError(InvalidAudioError):
 
     code: ClassVar[str] = "AUDIO-002-FORMAT_MISMATCH"
     fix_hint: ClassVar[str] = "Convert the audio first, or announce the format it really has."
+
+
+@attrs.define(slots=False, eq=False)
+class SoundDeviceError(ActorflowError, OSError):
+    """This machine has no microphone or speaker that can be used."""
+
+    device: str
+    problem: str
+
+    code: ClassVar[str] = "AUDIO-003-DEVICE"
+    fix_hint: ClassVar[str] = (
+        "`python -m sounddevice` lists devices; where PortAudio is missing, apt-get install"
+        " libportaudio2, or brew install portaudio. Files need no device."
+    )
+
+    def __str__(self) -> str:
+        return f"there is no {self.device} to be used: {self.problem}"
 
 
 # Providers
