@@ -18,7 +18,7 @@ from typing import (
     is_typeddict,
 )
 
-from ._catalogue import CATALOGUE
+from ._catalogue import CATALOGUE, is_reserved
 from ._spec import Rounded, described, is_required, keys_of
 
 # What a bound sink adds. All of it or nothing: a component that emits into a
@@ -43,9 +43,12 @@ Check = Callable[[str, object], Iterator[str]]
 def validate_event(type: str, data: Mapping[str, Any] | None) -> list[str]:
     """Say what is wrong with a payload, one sentence each; an empty list means it is fine.
 
-    An event that is not in the catalogue may carry whatever JSON can hold.
+    An event that is not in the catalogue may carry whatever JSON can hold, unless
+    its name looks like one of actorflow's own.
     """
     payload = data or {}
+    if is_reserved(type):
+        return [f"there is no {type}, and its first part belongs to actorflow"]
     if type not in CATALOGUE:
         return list(_json("", payload))
     return [*_stamping(payload), *_check_for(type)("", payload)]

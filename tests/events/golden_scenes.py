@@ -415,7 +415,7 @@ class Street(trio.abc.Listener[Any]):
 
 async def being_turned_away(stage: Stage) -> None:
     async with open_house(recording=stage.sink) as house, trio.open_nursery() as nursery:
-        server = Server(house.sessions, ("192.0.2.1", 80), None, None, stage.sink)
+        server = Server(house.sessions, ("192.0.2.1", 80), None, None, None, stage.sink)
         here, there = memory_stream_pair()
         # Any: it is no listener of sockets.
         street: Any = Street(there)

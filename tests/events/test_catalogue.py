@@ -223,6 +223,7 @@ def test_payload_as_promised_has_no_complaints() -> None:
             {"pipeline_name": "p", "duration_ms": 1, "stage_counts": []},
             "stage_counts must be an object, found []",
         ),
+        ("stage.danced", None, "there is no stage.danced, and its first part belongs to actorflow"),
         ("order.placed", {"at": {1, 2}}, "at must be a JSON value, found {1, 2}"),
         ("order.placed", {"at": (1,)}, "at must be a JSON value, found (1,)"),
         ("order.placed", {"at": [b""]}, "at[0] must be a JSON value, found b''"),
@@ -230,7 +231,7 @@ def test_payload_as_promised_has_no_complaints() -> None:
     ],
 )  # fmt: skip
 def test_payload_that_breaks_a_promise_is_named(
-    type: str, data: Mapping[str, Any], complaint: str
+    type: str, data: Mapping[str, Any] | None, complaint: str
 ) -> None:
     assert validate_event(type, data) == [complaint]
 
