@@ -149,6 +149,21 @@ async def test_tried_events_are_exported_by_the_actor() -> None:
 
 
 @pytest.mark.spec("E102")
+async def test_events_that_come_during_an_export_do_not_wait_for_more(
+    autojump_clock: MockClock,
+) -> None:
+    exporter = Exporter(seconds=5)
+    async with AnalyticsSink(exporter) as sink:
+        try_all(sink, "a")
+        await trio.sleep(2)
+        try_all(sink, "b")
+        # Nothing else happens that would wake anybody.
+        await trio.sleep(60)
+
+        assert exporter.types == ["a", "b"]
+
+
+@pytest.mark.spec("E102")
 async def test_actor_lets_events_come_together_for_a_moment(mock_clock: MockClock) -> None:
     exporter = Exporter()
     async with AnalyticsSink(exporter, max_pending=8) as sink:
