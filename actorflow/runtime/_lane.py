@@ -27,12 +27,21 @@ class Lane(Generic[T]):
     def put(self, report: T) -> None:
         """Add a report and wake the reader."""
         self._reports.append(report)
+        self.wake()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the reader waits, so that there is no report."""
+        return self._reader is not None
+
+    def wake(self) -> None:
+        """Let the reader see for itself what is new."""
         if self._reader is not None:
             trio.lowlevel.reschedule(self._reader)
             self._reader = None
 
     async def wait(self) -> None:
-        """Return when there is a report; only one task may wait."""
+        """Return when there is a report or `wake` was called; only one task may wait."""
         if self._reports:
             # There may always be one, and still the reader has to notice its end.
             await trio.lowlevel.checkpoint_if_cancelled()

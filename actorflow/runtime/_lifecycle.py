@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actorflow.events import BoundEventSink
     from actorflow.model import StageOutput
     from actorflow.pipeline import StageSpec
-    from actorflow.stages import PipelineContext, StageResult
+    from actorflow.stages import PipelineContext
 
     from ._results import FailureRecord
     from ._run_state import Cancellation, Settle, StageEnd
@@ -45,14 +45,11 @@ class Lifecycle:
         context: PipelineContext,
         sink: BoundEventSink,
         pipeline_name: str,
-        *,
-        stage_wide: WideEventEmitter | None,
         pipeline_wide: WideEventEmitter | None,
     ) -> None:
         self._context = context
         self._sink = sink
         self._pipeline_name = pipeline_name
-        self._stage_wide = stage_wide
         self._pipeline_wide = pipeline_wide
         self._begun_at = trio.current_time()
         self._run_id = str(context.pipeline_run_id)
@@ -159,11 +156,6 @@ class Lifecycle:
             self._stage_failed(spec, settle.attempt, end, "cancel", error)
         else:
             self._stage_ended(spec, settle.attempt, end, end.output)
-
-    def stage_ended_wide(self, result: StageResult) -> None:
-        """Say everything about an attempt in one event, if such events are wanted."""
-        if self._stage_wide is not None:
-            self._stage_wide.emit_stage_event(ctx=self._context, result=result)
 
     def _stage_ended(
         self, spec: StageSpec, attempt: int, end: StageEnd, output: StageOutput

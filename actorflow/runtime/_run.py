@@ -105,6 +105,7 @@ class Run:
         self._started_at: datetime | None = None
         self._ended_at: datetime | None = None
         self._warnings: tuple[str, ...] = ()
+        self._mistake: Exception | None = None
         self._crash: Exception | None = None
         self._error: Exception | None = None
         self._results: PipelineResults | None = None
@@ -136,13 +137,7 @@ class Run:
                 first_seq=self._first_seq,
             )
             self.enter_stage = self.sink.enter_stage
-            self._lifecycle = Lifecycle(
-                context,
-                self.sink,
-                self.pipeline_name,
-                stage_wide=graph.stage_wide,
-                pipeline_wide=graph.pipeline_wide,
-            )
+            self._lifecycle = Lifecycle(context, self.sink, self.pipeline_name, graph.pipeline_wide)
             if self._given_token is not None:
                 self._token = CancellationToken.linked(self._given_token)
                 self._listen_to(self._token)
@@ -314,6 +309,7 @@ class Run:
         await self._lifecycle.run_started(len(self.graph.specs))
         with ungrouped():
             async with trio.open_nursery() as self._nursery:
+                self._context = trio.lowlevel.current_task().context
                 await self._supervise_stages()
 
     async def _supervise_stages(self) -> None:
@@ -331,6 +327,8 @@ class Run:
     async def _collect_reports(self) -> None:
         while not self._state.is_over:
             await self._lane.wait()
+            if self._mistake is not None:
+                raise self._mistake
             # trio wakes tasks that are due at the same time in any order. What they
             # report must not depend on that, or no run could be repeated.
             reports = self._lane.take()
@@ -338,11 +336,13 @@ class Run:
                 reports.sort(key=_by_number)
             for call, end in reports:
                 if end is None:
-                    commands = self._state.called(call.number, trio.current_time())
+                    self._carry_out(self._state.called(call.number, trio.current_time()))
                 else:
-                    del self._calls[call.number]
-                    commands = self._state.ended(call.number, end, trio.current_time())
-                self._carry_out(commands)
+                    self._call_ended(call, end)
+
+    def _call_ended(self, call: StageCall, end: StageEnd) -> None:
+        del self._calls[call.number]
+        self._carry_out(self._state.ended(call.number, end, end.ended_at))
 
     async def _outlast_stages(self) -> None:
         patience = self.graph.options.cleanup_timeout
@@ -468,7 +468,8 @@ class Run:
         self._lifecycle.stage_settled(spec, settle)
         if self.graph.stage_wide is not None:
             numbers = self._stream_numbers.get(spec.name, {})
-            self._lifecycle.stage_ended_wide(result_of(settle, spec, self.unix_zero, numbers))
+            result = result_of(settle, spec, self.unix_zero, numbers)
+            self.graph.stage_wide.emit_stage_event(ctx=self.context, result=result)
 
     def _settle_streams(self, stage: str, settle: Settle) -> None:
         end = settle.end
@@ -491,7 +492,18 @@ class Run:
 
     def report_end(self, call: StageCall, end: StageEnd) -> None:
         """The call of a stage is over."""
-        self._lane.put((call, end))
+        if len(self._calls) > 1 or self._state.is_stopping or not self._lane.is_awaited:
+            self._lane.put((call, end))
+            return
+        # Nothing else runs, so there is no order to be found, and what follows can be done
+        # without waking the supervisor: at once, and with its context variables, because
+        # the stages that start now inherit them.
+        try:
+            self._context.run(self._call_ended, call, end)
+        except Exception as mistake:  # noqa: BLE001 - it is raised by whom it belongs to
+            self._mistake = mistake
+        if self._state.is_over or self._mistake is not None:
+            self._lane.wake()
 
     def inputs_of(self, number: int) -> StageInputs:
         """What a stage may read of those it depends on."""

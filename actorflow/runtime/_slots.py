@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, final
@@ -34,15 +33,14 @@ class _Group:
 class Slots:
     """A queue of ready stages in front of a limited number of slots."""
 
-    def __init__(self, limit: int | None, wiring: Wiring) -> None:
-        self._free: float = math.inf if limit is None else limit
+    def __init__(self, limit: int, wiring: Wiring) -> None:
+        self._free = limit
         self._queue: deque[int | _Group] = deque()
         self._at_once: list[int] = []
         self._groups: dict[int, _Group] = {}
         self._awaiting: dict[int, list[_Group]] = {}
-        if limit is not None:
-            for members in _linked(wiring):
-                self._share(members, wiring)
+        for members in _linked(wiring):
+            self._share(members, wiring)
 
     def _share(self, members: set[int], wiring: Wiring) -> None:
         outside = {needed for member in members for needed in wiring.dependencies[member]} - members

@@ -224,8 +224,9 @@ class StageCall:
             output = StageOutput.from_returned(returned)
         except InvalidTypeError:
             raise UnsupportedResultError(self.spec.name, returned) from None
-        problem = (self.spec.outputs and check_outputs(self.spec, output)) or check_branch(
-            self._run.graph.wiring, self.number, output
+        spec, wiring = self.spec, self._run.graph.wiring
+        problem = (spec.outputs and check_outputs(spec, output)) or (
+            wiring.branch_labels[self.number] and check_branch(wiring, self.number, output)
         )
         if problem:
             raise problem

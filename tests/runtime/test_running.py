@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+from contextvars import ContextVar
 from typing import Any
 
 import attrs
@@ -290,6 +291,22 @@ async def test_mistake_of_the_supervisor_stops_stages_cleans_up_and_comes_out(
     assert cleaned == ["cleaned"]
     assert tasks() == before
     assert sink.types()[-1] == "pipeline.failed"
+    sink.assert_emitted("pipeline.failed", error="a mistake", error_type="ZeroDivisionError")
+
+
+@pytest.mark.spec("30.1.4")
+async def test_mistake_about_the_only_stage_that_runs_comes_out(
+    monkeypatch: pytest.MonkeyPatch, sink: RecordingEventSink
+) -> None:
+    def called(self: object, stage: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    graph = UnifiedStageGraph([spec("a", nothing), spec("b", nothing, "a")])
+    monkeypatch.setattr(RunState, "_let_dependents_know", called)
+
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        await graph.run(event_sink=sink)
+
     sink.assert_emitted("pipeline.failed", error="a mistake", error_type="ZeroDivisionError")
 
 
@@ -604,6 +621,28 @@ async def test_graph_is_immutable_and_keeps_nothing_of_a_run() -> None:
     assert {name: getattr(graph, name) for name in before} == before
     with pytest.raises(AttributeError):
         graph.pipeline_name = "other"  # type: ignore[misc]  # the point
+
+
+SEEN: ContextVar[str] = ContextVar("seen", default="nothing")
+
+
+@pytest.mark.spec("30.2.1")
+async def test_context_variables_of_a_stage_reach_neither_the_next_one_nor_the_caller() -> None:
+    seen = []
+
+    async def change(ctx: StageContext) -> None:
+        seen.append(SEEN.get())
+        SEEN.set(ctx.stage_name)
+
+    SEEN.set("caller")
+
+    # One at a time, and two of them at the same time.
+    await UnifiedStageGraph(
+        [spec("a", change), spec("b", change, "a"), spec("c", change, "b"), spec("d", change, "b")]
+    ).run()
+
+    assert seen == ["caller"] * 4
+    assert SEEN.get() == "caller"
 
 
 # Limits
