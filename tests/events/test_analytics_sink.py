@@ -164,6 +164,20 @@ async def test_events_that_come_during_an_export_do_not_wait_for_more(
 
 
 @pytest.mark.spec("E102")
+async def test_events_from_before_there_was_an_owner_are_exported_first(
+    autojump_clock: MockClock,
+) -> None:
+    exporter = Exporter()
+    sink = AnalyticsSink(exporter)
+    try_all(sink, "early")
+
+    async with sink:
+        await trio.sleep(60)
+
+        assert exporter.types == ["early"]
+
+
+@pytest.mark.spec("E102")
 async def test_actor_lets_events_come_together_for_a_moment(mock_clock: MockClock) -> None:
     exporter = Exporter()
     async with AnalyticsSink(exporter, max_pending=8) as sink:
