@@ -1,7 +1,7 @@
 """Faults at chosen calls: of stages, sinks, interceptors, stores and whatever else has methods.
 
-A fault is a value that says what goes wrong and at which calls. It is put
-around a method from outside, so what is tested is not changed for it.
+A fault says what goes wrong and at which calls. It is put around a method from
+outside, so what is tested is not changed for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ Calls: TypeAlias = int | Collection[int] | None
 
 
 def _as_calls(calls: Calls) -> Collection[int] | None:
-    return frozenset((calls,)) if isinstance(calls, int) else calls
+    chosen = frozenset((calls,)) if isinstance(calls, int) else calls
+    if chosen is not None and not (chosen and min(chosen) >= 1):
+        raise InvalidArgumentError("calls", calls, "numbers of calls from 1 on, or None for all")
+    return chosen
 
 
 @attrs.define(eq=False)
@@ -163,16 +166,19 @@ class _Faulty:
     """Passes for the thing, also where somebody asks for its class."""
 
     def __init__(self, thing: object, methods: Mapping[str, Callable[..., Any]]) -> None:
-        self._thing = thing
-        self._methods = methods
+        vars(self).update(_thing=thing, _methods=methods)
 
     def __getattr__(self, name: str) -> Any:
-        return self._methods.get(name) or getattr(self._thing, name)
+        thing, methods = vars(self)["_thing"], vars(self)["_methods"]
+        return methods.get(name) or getattr(thing, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(vars(self)["_thing"], name, value)
 
     # To mypy the class of an object is something that can be assigned.
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        return type(self._thing)
+        return type(vars(self)["_thing"])
 
 
 def _going_wrong(thing: object, name: str, faults: tuple[Fault, ...]) -> Callable[..., Any]:

@@ -154,6 +154,8 @@ async def test_thing_with_faults_passes_for_the_thing() -> None:
     assert isinstance(sink, RecordingEventSink)
     assert isinstance(sink, EventSink)
     assert sink.events is recorded.events
+    sink.events = []
+    assert recorded.events == []
     assert sink.try_emit(type="a", data=None)
     recorded.assert_emitted("a")
 
@@ -175,6 +177,9 @@ def test_faults_that_cannot_be_are_refused() -> None:
         faulty(Service(), asc=Hangs())
     with pytest.raises(InvalidArgumentError, match="look must be Fails, because the method cannot"):
         faulty(Service(), look=[Fails(OSError), Hangs()])
+    for calls in (0, [], [1, 0]):
+        with pytest.raises(InvalidArgumentError, match="calls must be numbers of calls from 1 on"):
+            Hangs(calls=calls)
     with pytest.raises(InvalidArgumentError, match="of stages among 'fetch', 'Shout'"):
         with_faults(PIPELINE, {"fetsch": Hangs()})
 
