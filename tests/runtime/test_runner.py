@@ -118,6 +118,28 @@ def test_snapshot_has_an_id_wherever_none_is_given() -> None:
 
 
 @pytest.mark.spec("30.17.1")
+def test_ids_that_are_given_are_kept() -> None:
+    given: dict[str, Any] = {
+        name: UUID(int=number)
+        for number, name in enumerate(
+            (
+                "pipeline_run_id",
+                "request_id",
+                "session_id",
+                "user_id",
+                "org_id",
+                "interaction_id",
+            ),
+            start=1,
+        )
+    }
+
+    identity = PipelineRunner().create_snapshot(**given).run_id
+
+    assert {name: getattr(identity, name) for name in given} == given
+
+
+@pytest.mark.spec("30.17.1")
 def test_snapshot_says_through_which_channel_it_came() -> None:
     runner = PipelineRunner()
 
@@ -412,6 +434,26 @@ def test_result_is_written_without_what_does_not_apply() -> None:
     }
 
 
+@pytest.mark.spec("30.17.9")
+def test_nine_fields_of_a_result_may_go_without_their_names() -> None:
+    kinds = {it.name: it.kind for it in inspect.signature(RunResult).parameters.values()}
+
+    named = [name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY]
+    assert list(kinds)[:9] == [
+        "success",
+        "stages",
+        "duration_ms",
+        "error",
+        "error_type",
+        "cancelled",
+        "cancel_reason",
+        "events",
+        "pipeline_run_id",
+    ]
+    assert list(kinds)[9:] == named
+    assert RunResult(True).discarded_events == 0
+
+
 @pytest.mark.spec("30.17.6", "30.6.9")
 async def test_result_has_times_metrics_warnings_and_no_compensations(
     autojump_clock: MockClock,
@@ -436,6 +478,7 @@ async def test_result_has_times_metrics_warnings_and_no_compensations(
             raise KeyError("lost")
 
     runner = PipelineRunner(interceptors=[Forgetful()])
+    await trio.sleep(100)
     result = await runner.run(Pipeline.from_stages(StageSpec("busy", busy)), pipeline_ctx=context)
 
     assert result.success

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from actorflow.diagnostics import MemoryTracker, track_memory
 from actorflow.events import event_sink_scope
+from actorflow.interceptors import BaseInterceptor
 from actorflow.model import StageOutput
 from actorflow.pipeline import Pipeline, StageSpec
 from actorflow.runtime import PipelineRunner
@@ -144,3 +145,41 @@ async def test_every_call_of_a_stage_has_a_sample_before_and_one_after(
         await runner.run(of(stage))
 
     assert labels(tracker)[1:3] == ["stage:only:start", "stage:only:end"]
+
+
+@pytest.mark.spec("G75")
+async def test_samples_of_a_stage_are_around_everything_else(tracker: MemoryTracker) -> None:
+    class Observing(BaseInterceptor):
+        """Subclass of the tests: takes samples as the outermost of all others."""
+
+        name = "observing"
+        priority = 1
+
+        async def before(self, stage_name: str, ctx: object) -> None:
+            tracker.observe("inside")
+
+        async def release(self, stage_name: str, ctx: object) -> None:
+            tracker.observe("still inside")
+
+    runner = PipelineRunner(
+        memory_tracker=tracker, memory_sample_stages=True, interceptors=[Observing()]
+    )
+    await runner.run(of(fine))
+
+    assert labels(tracker)[1:-1] == [
+        "stage:only:start",
+        "inside",
+        "still inside",
+        "stage:only:end",
+    ]
+
+
+@pytest.mark.spec("G68", "30.11.8")
+async def test_listener_that_breaks_breaks_no_stage(tracker: MemoryTracker) -> None:
+    def stop(sample: object) -> None:
+        raise LookupError("nobody there")
+
+    tracker.add_listener(stop)
+    runner = PipelineRunner(memory_tracker=tracker, memory_sample_stages=True)
+
+    assert (await runner.run(of(fine))).success
