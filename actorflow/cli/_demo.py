@@ -46,6 +46,7 @@ from actorflow.stages import StageContext
 
 from ._demo_view import View, open_view
 from ._interrupts import INTERRUPTED, Interrupts, waiting_for
+from ._screen import Screen
 
 QUESTION: Final = "Why do trees of actors live so long?"
 DRAFTS: Final = (
@@ -283,7 +284,7 @@ async def play(console: Console, files: Files) -> bool:
                 async with trio.open_nursery() as beside:
                     async with open_system(services()) as system:
                         system.subscribe(view.note)
-                        beside.start_soon(_redraw, view, system)
+                        beside.start_soon(_redraw, view, system, console, scope)
                         with scope:
                             await _runs(system, view, TeeEventSink(view, log))
                     beside.cancel_scope.cancel()
@@ -310,9 +311,12 @@ def _stop(view: View, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _redraw(view: View, system: System) -> None:
+async def _redraw(view: View, system: System, console: Console, scope: trio.CancelScope) -> None:
     while True:
         view.draw(system.tree())
+        if console.quiet:
+            # Nobody looks any more.
+            scope.cancel()
         await trio.sleep(0.1)
 
 
@@ -325,7 +329,7 @@ def demo() -> int:
     """
     # The crash is part of the show; its traceback is for whoever runs a system.
     logging.getLogger("actorflow").addHandler(logging.NullHandler())
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     files = Files(Path(tempfile.mkdtemp(prefix="actorflow-demo-")))
     # Somebody may interrupt before there is an event.
     files.events.touch()

@@ -58,6 +58,16 @@ CAPTIONS: Final[Mapping[tuple[str, str], str]] = {
 }
 """What things mean for someone who sees them for the first time."""
 
+TREES: Final = frozenset(
+    CAPTIONS[moment]
+    for moment in (
+        ("crashed", "services/archive"),
+        ("pipeline.spawned_child", "translation"),
+        ("stage.started", "sing"),
+    )
+)
+"""When the tree is worth a look where it cannot be shown all the time."""
+
 STEPS: Final[Mapping[str, tuple[str, str]]] = {
     **_run_view.STEPS,
     "pipeline.started": ("{pipeline_name} started", "bold"),
@@ -246,15 +256,19 @@ class PlainView(View):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self._wants_tree = False
 
     def caption(self, text: str) -> None:
         self._show(self._stamped(Text(f"-- {text}")))
+        self._wants_tree = text in TREES
 
     def _show(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
 
     def draw(self, tree: ActorInfo) -> None:
-        pass
+        if self._wants_tree:
+            self._wants_tree = False
+            self._show(Text("\n") + tree_of(tree) + Text("\n"))
 
 
 @final

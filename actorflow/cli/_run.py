@@ -44,6 +44,7 @@ from actorflow.runtime import (
 from ._interrupts import INTERRUPTED, Interrupts, waiting_for
 from ._reload import run_again, this_command
 from ._run_view import View, as_json, open_view
+from ._screen import Screen
 from ._target import UNUSABLE, Target, find_pipeline
 from ._tell import tell, wants_tracebacks
 
@@ -113,7 +114,7 @@ def run(
         return UNUSABLE
     if events is not None:
         _check_writable(events)
-    console = Console(stderr=as_json, highlight=False)
+    console = Screen(stderr=as_json, highlight=False)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         ended = trio.run(
             lambda: carry_out(graph, input, console, steps=watch, stages=not as_json, events=events)

@@ -87,6 +87,17 @@ async def test_demo_shows_everything_that_may_happen_to_a_run(
     assert {caption for caption in CAPTIONS.values() if out.count(f"-- {caption}\n") != 1} == set()
 
 
+async def test_tree_is_shown_now_and_then_where_it_cannot_stay(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    out = await shown(screen(terminal=False), tmp_path)
+
+    assert out.count("\nsystem\n├ ● services\n") == 3
+    assert "└ ✗ archive  down\n" in out
+    assert re.search(r"├ ● translate\n.*├ ● run translation\n.*└ ● words\n", out)
+    assert re.search(r"└ ● hold\n.*└ ● run music\n.*└ ● sing\n", out)
+
+
 async def test_stages_that_wait_for_the_same_begin_together(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -224,6 +235,41 @@ def test_interrupt_before_the_first_run_ends_a_demo(
 
     assert _demo.demo() == 130
     assert "waiting for what has to be cleaned up" in capsys.readouterr().out
+
+
+async def test_demo_ends_when_its_console_has_gone_quiet(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    console = screen(terminal=False)
+    start = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_demo.play, console, _demo.Files(tmp_path))
+        await trio.sleep(1.95)
+        console.quiet = True
+
+    assert trio.current_time() - start < 5
+    last = list(read_events(tmp_path / "events.jsonl"))[-1]
+    assert last.event_type == "pipeline.canceled"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+def test_demo_ends_in_order_when_nobody_reads_it() -> None:
+    program = "import sys; from actorflow.cli._demo import demo; sys.exit(demo())"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+
+    assert (process.returncode, told) == (0, "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")

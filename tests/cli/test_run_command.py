@@ -572,6 +572,37 @@ def test_ctrl_c_stops_a_run_in_order(tmp_path: Path) -> None:
     assert rest.index("tidied up") < rest.index("slow canceled in")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+def test_run_goes_on_when_nobody_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / "writes.py"
+    file.write_text(
+        "import trio\n"
+        "from pathlib import Path\n"
+        "from actorflow import Pipeline, stage\n"
+        "@stage\n"
+        "async def first(ctx): await trio.sleep(0.2)\n"
+        "@stage(after='first')\n"
+        "async def last(ctx): Path(__file__).with_name('done').touch()\n"
+        "pipeline = Pipeline.from_stages(first, last)\n"
+    )
+    program = "import sys; from actorflow.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", "-c", program, "run", str(file), "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+
+    assert (process.returncode, told) == (0, "")
+    assert (tmp_path / "done").exists()
+
+
 def test_argument_error_names_the_option(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.touch()
