@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 
@@ -11,6 +12,7 @@ pytest.importorskip("rich")
 from rich.console import Console
 
 from actorflow.cli._interrupts import Interrupts, waiting_for
+from actorflow.cli._screen import Screen
 
 
 async def test_second_interrupt_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +32,19 @@ async def test_second_interrupt_leaves_at_once(monkeypatch: pytest.MonkeyPatch) 
 
     assert left == [130]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_screen_goes_quiet_when_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    screen = Screen(file=Closed())
+
+    screen.print("is anybody there?")
+
+    assert screen.quiet
 
 
 def test_waiting_says_for_whom() -> None:
