@@ -442,3 +442,29 @@ def test_sink_of_another_run_is_not_stamped_through() -> None:
     assert inner.sink is recorded
     assert "stage" not in recorded.events[1].data
     assert "payload_seq" not in recorded.events[1].data
+
+
+@pytest.mark.spec("E10", "E16")
+def test_sink_that_raises_when_asked_misses_the_event(caplog: pytest.LogCaptureFixture) -> None:
+    class Moody:
+        is_well = False
+
+        def takes(self, type: str) -> bool:
+            if not self.is_well:
+                raise OSError(type)
+            return True
+
+        async def emit(self, **_: Any) -> None: ...
+
+        def try_emit(self, **_: Any) -> None: ...
+
+    moody = Moody()
+    sink = BoundEventSink(moody)
+
+    assert not sink.wants("order.placed")
+    moody.is_well = True
+    assert sink.wants("order.placed")
+
+    # Its number is used up, so that the gap can be seen.
+    assert sink.last_seq == 1
+    assert [record.message for record in caplog.records] == ["event_emit_failed"]
