@@ -154,7 +154,9 @@ def progress_of(run: Run) -> RenderableType:
     over = sum(state in _run_view.OVER for state in status.stages.values())
     head, *stages = _run_view.lines_of(status, run.results, full=False)
     head.no_wrap = True
-    bar = ProgressBar(total=len(stages), completed=over, width=24)
+    bar = ProgressBar(
+        total=len(stages), completed=over, width=24, complete_style="green", finished_style="green"
+    )
     counted = Text(f" {over}/{len(stages)}", "dim")
     row = Table.grid()
     row.add_row(bar, counted)
