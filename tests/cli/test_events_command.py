@@ -6,6 +6,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import trio
@@ -90,6 +91,18 @@ def test_summary_of_nothing_is_all_zeros(command: Command) -> None:
 
     assert code == 0
     assert out.splitlines()[:2] == ["0 events in 0.000 s", "0 runs: "]
+
+
+def test_run_that_is_not_over_is_open(command: Command) -> None:
+    events = [
+        AnalyticsEvent(type, stage_name="a", data={"stage": "a"}, pipeline_run_id=UUID(RUN))
+        for type in ("pipeline.started", "stage.started", "stage.completed")
+    ]
+    Path("open.jsonl").write_text(to_lines(events))
+
+    _, out, _ = command("events", "open.jsonl", "--summary")
+
+    assert out.splitlines()[1] == "1 runs: 1 open"
 
 
 def test_timeline_is_drawn_as_text(command: Command) -> None:
