@@ -14,7 +14,7 @@ from actorflow.model import StageKind, StageOutput, StageStatus
 if TYPE_CHECKING:
     from actorflow.stages import PipelineContext, StageResult
 
-    from ._context import InterceptorContext
+    from ._context import InterceptorContext, StageCallPort
     from ._outcome import Outcome
 
 # In a run a hook gets the first; who calls a hook by hand may pass the second.
@@ -143,6 +143,10 @@ class PlainFacts(BaseInterceptor):
     A `StageResult` costs as much as the rest of the chain. In a chain `ended` is
     called instead of `after`, which is there for calls by hand.
     """
+
+    def is_needed(self, call: StageCallPort) -> bool:
+        """Asked when a call begins; who is not needed is passed by."""
+        return True
 
     def ended(
         self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext

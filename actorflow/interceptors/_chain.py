@@ -50,6 +50,7 @@ class Layer:
 
     name: str
     is_observer: bool
+    is_needed: Callable[[StageCallPort], bool] | None
     before: _Hook | None
     after: _Hook | None
     ended: _Hook | None
@@ -66,8 +67,8 @@ class Layer:
 def layer_of(interceptor: Any) -> Layer:
     """The hooks that an interceptor has of its own."""
 
-    def own(hook: str) -> _Hook | None:
-        found: _Hook | None = getattr(interceptor, hook, None)
+    def own(hook: str) -> Any:
+        found = getattr(interceptor, hook, None)
         inherited = getattr(PlainFacts, hook)
         return None if getattr(found, "__func__", None) is inherited else found
 
@@ -75,6 +76,7 @@ def layer_of(interceptor: Any) -> Layer:
     return Layer(
         interceptor.name,
         getattr(interceptor, "observer", False),
+        own("is_needed") if takes_facts else None,
         own("before"),
         None if takes_facts else own("after"),
         own("ended") if takes_facts else None,
@@ -88,16 +90,20 @@ def layer_of(interceptor: Any) -> Layer:
 class StageChain:
     """The interceptors around one stage; serves any number of calls at the same time."""
 
-    __slots__ = ("_layers", "_share")
+    __slots__ = ("_layers", "_may_be_passed_by", "_share")
 
     def __init__(self, layers: Iterable[Layer]) -> None:
         self._layers = tuple(layers)
+        self._may_be_passed_by = any(layer.is_needed is not None for layer in self._layers)
         # Of the time for clean-up, so that one that hangs leaves time for the others.
         self._share = 1 / max(1, sum(layer.release is not None for layer in self._layers))
 
     async def call(self, port: StageCallPort) -> CallEnd:
         """Call the stage through the chain; whatever fails is in the outcome."""
-        passage = _Passage(self._layers, port, port.cleanup_timeout * self._share)
+        layers = self._layers
+        if self._may_be_passed_by:
+            layers = tuple([it for it in layers if it.is_needed is None or it.is_needed(port)])
+        passage = _Passage(layers, port, port.cleanup_timeout * self._share)
         outcome = await passage.go()
         return CallEnd(outcome, passage.tries, tuple(passage.warnings), passage.gave_up)
 
@@ -133,6 +139,7 @@ class _Passage:
         "_result",
         "_result_for",
         "_since",
+        "_stage",
         "_taken_for",
         "_taken_ms",
         "first_try_at",
@@ -152,6 +159,7 @@ class _Passage:
         self.noted: list[tuple[InterceptorContext, str]] = []
         self.gave_up: str | None = None
         self._layers = layers
+        self._stage = port.stage_name
         self._patience = patience
         self._entered: list[tuple[Layer, InterceptorContext]] = []
         self._begun_at = self._since = self.first_try_at = trio.current_time()
@@ -180,12 +188,16 @@ class _Passage:
                         self._since = self._begun_at
                         self._taken_for = self._result = None
                     if layer.ended is not None:
-                        await self._ended(layer, layer.ended, ctx, outcome)
+                        waiting = self._ended(layer, layer.ended, ctx, outcome)
+                        if waiting is not DONE:
+                            await self._isolated(layer, "after", waiting)
                     elif layer.after is not None:
                         outcome = await self._after(layer, layer.after, ctx, outcome)
                 entered.pop()
                 if layer.release is not None:
-                    await self._leave(layer, layer.release, ctx)
+                    waiting = self._release(layer, layer.release, ctx)
+                    if waiting is not DONE:
+                        await self._patiently(layer, waiting)
             return outcome
         finally:
             # Only what is no outcome, a cancellation above all, leaves layers behind.
@@ -198,7 +210,7 @@ class _Passage:
             while len(entered) > base:
                 layer, ctx = entered.pop()
                 if layer.release is not None:
-                    await self._leave(layer, layer.release, ctx)
+                    await self._patiently(layer, self._release(layer, layer.release, ctx))
         finally:
             # What stops the whole program may come out of a `release`, too.
             if len(entered) > base:
@@ -240,13 +252,14 @@ class _Passage:
             output = await self.port.execute(self.tries, self.timeout_ms)
         except Exception as error:  # noqa: BLE001 - stages are user code
             return raised(error)
-        return returned(self.port.stage_name, output)
+        return returned(self._stage, output)
 
-    # The hooks
+    # The hooks. Those that had nothing to wait for are not waited for: most calls go all
+    # the way in and out again without a coroutine of an interceptor.
 
     async def _before(self, layer: Layer, before: _Hook, ctx: InterceptorContext) -> Outcome | None:
         """Enter a layer; the outcome if it did not let the call in."""
-        stage = self.port.stage_name
+        stage = self._stage
         try:
             answering = before(stage, ctx)
             answer = None if answering is DONE else await answering
@@ -299,22 +312,23 @@ class _Passage:
         given = await layer.fallback(self.port.stage_name, error, ctx)
         return returned(self.port.stage_name, _output(layer, "fallback", given))
 
-    async def _ended(
-        self,
-        layer: Layer,
-        ended: _Hook,
-        ctx: InterceptorContext,
-        outcome: Outcome,
-    ) -> None:
+    def _ended(
+        self, layer: Layer, ended: _Hook, ctx: InterceptorContext, outcome: Outcome
+    ) -> Awaitable[object]:
         if self._taken_for is not outcome:
             self._taken_for = outcome
             self._taken_ms = round((trio.current_time() - self._since) * 1000, 3)
         try:
-            waiting = ended(self.port.stage_name, outcome, self._taken_ms, ctx)
-            if waiting is not DONE:
-                await waiting
+            return ended(self._stage, outcome, self._taken_ms, ctx)
         except Exception as error:  # noqa: BLE001 - what they call is user code
             self._isolate(layer, "after", error)
+            return DONE
+
+    async def _isolated(self, layer: Layer, hook: str, waiting: Awaitable[object]) -> None:
+        try:
+            await waiting
+        except Exception as error:  # noqa: BLE001 - what they call is user code
+            self._isolate(layer, hook, error)
 
     async def _after(
         self, layer: Layer, after: _Hook, ctx: InterceptorContext, outcome: Outcome
@@ -330,18 +344,20 @@ class _Passage:
         except Exception as error:  # noqa: BLE001 - interceptors are user code
             self._isolate(layer, "after", error)
             return outcome
-        return attrs.evolve(replaced, short_circuited_by=outcome.short_circuited_by)
+        return replaced._replace(short_circuited_by=outcome.short_circuited_by)
 
-    async def _leave(self, layer: Layer, release: _Hook, ctx: InterceptorContext) -> None:
+    def _release(self, layer: Layer, release: _Hook, ctx: InterceptorContext) -> Awaitable[object]:
         try:
-            waiting = release(self.port.stage_name, ctx)
-            if waiting is DONE:
-                return
-            with trio.move_on_after(self._patience, shield=True) as patience:
-                await waiting
+            return release(self._stage, ctx)
         except Exception as error:  # noqa: BLE001 - interceptors are user code
             self._isolate(layer, "release", error)
+            return DONE
+
+    async def _patiently(self, layer: Layer, waiting: Awaitable[object]) -> None:
+        if waiting is DONE:
             return
+        with trio.move_on_after(self._patience, shield=True) as patience:
+            await self._isolated(layer, "release", waiting)
         if patience.cancelled_caught:
             self._isolate(layer, "release", TimeoutError(f"not done after {self._patience:.3g} s"))
 

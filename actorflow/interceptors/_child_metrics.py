@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from actorflow.stages import PipelineContext, StageResult
 
     from ._base import HookContext
-    from ._context import InterceptorContext
+    from ._context import InterceptorContext, StageCallPort
     from ._outcome import Outcome
 
 _log: Final = logging.getLogger("actorflow.interceptors")
@@ -39,6 +39,9 @@ class ChildTrackerMetricsInterceptor(PlainFacts):
         super().__init__()
         self._tracker = tracker
 
+    def is_needed(self, call: StageCallPort) -> bool:
+        return _is_told(call.context)
+
     def after(
         self, stage_name: str, result: StageResult, ctx: HookContext
     ) -> Awaitable[StageOutput | None]:
@@ -50,10 +53,14 @@ class ChildTrackerMetricsInterceptor(PlainFacts):
         return self._tell(stage_name, ctx.context)
 
     def _tell(self, stage_name: str, run: PipelineContext) -> Awaitable[None]:
-        if not run.is_child_run or not _log.isEnabledFor(logging.INFO):
+        if not _is_told(run):
             return DONE
         tracker = self._tracker or getattr(run.runtime, "child_tracker", None)
         return DONE if tracker is None else _log_numbers(tracker, stage_name, run)
+
+
+def _is_told(run: PipelineContext) -> bool:
+    return run.is_child_run and _log.isEnabledFor(logging.INFO)
 
 
 async def _log_numbers(tracker: ChildTracker, stage_name: str, run: PipelineContext) -> None:

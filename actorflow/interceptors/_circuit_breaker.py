@@ -109,9 +109,11 @@ class CircuitBreakerInterceptor(PlainFacts):
         self._count_fail_outputs = count_fail_outputs
 
     def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
+        # Most stages are never in trouble; for them there is nothing to remember.
+        if not self.state:
+            return DONE
         own = context_for(ctx, self.name, stage_name)
         found = self.state.circuit(own.pipeline_name, stage_name)
-        # Most stages are never in trouble; for them there is nothing to remember.
         return DONE if found is _UNTROUBLED else self._ask(stage_name, own, found)
 
     async def _ask(
@@ -156,6 +158,8 @@ class CircuitBreakerInterceptor(PlainFacts):
     def ended(
         self, stage_name: str, outcome: Outcome, duration_ms: float, ctx: InterceptorContext
     ) -> Awaitable[None]:
+        if not self.state and not ctx.has_state:
+            return DONE
         return self._judge(stage_name, outcome.output, outcome.short_circuited_by, ctx)
 
     def _judge(
@@ -178,6 +182,8 @@ class CircuitBreakerInterceptor(PlainFacts):
     def release(self, stage_name: str, ctx: HookContext) -> Awaitable[None]:
         # There is something to give back only if the call was interrupted.
         own = context_for(ctx, self.name, stage_name)
+        if own is ctx and not own.has_state:
+            return DONE
         era = own.state.pop("era", None)
         if era is not None:
             circuit = self.state.circuit(own.pipeline_name, stage_name)

@@ -249,6 +249,11 @@ class InterceptorContext:
     # What the interceptor keeps and says
 
     @property
+    def has_state(self) -> bool:
+        """Whether `state` was asked for in this call of a chain."""
+        return self._state is not None
+
+    @property
     def state(self) -> dict[str, Any]:
         if self._state is None:
             self._state = self._progress.new_state(self._name)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from actorflow.stages import StageResult
 
     from ._base import HookContext, InterceptorResult
-    from ._context import InterceptorContext
+    from ._context import InterceptorContext, StageCallPort
     from ._outcome import Outcome
 
 _log: Final = logging.getLogger("actorflow.interceptors")
@@ -27,6 +27,9 @@ class LoggingInterceptor(PlainFacts):
     name = "logging"
     priority = 50
     observer = True
+
+    def is_needed(self, call: StageCallPort) -> bool:
+        return _log.isEnabledFor(logging.INFO)
 
     def before(self, stage_name: str, ctx: HookContext) -> Awaitable[InterceptorResult | None]:
         if _log.isEnabledFor(logging.INFO):

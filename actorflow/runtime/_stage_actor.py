@@ -254,6 +254,8 @@ class StageCall:
         """The end of a call that went through interceptors."""
         outcome, warnings = end.outcome, end.warnings
         self.tries = end.tries
+        if outcome.error is None and not warnings and outcome.short_circuited_by is None:
+            return self._ended(outcome.output)
         if outcome.output.status is StageStatus.RETRY and end.gave_up is None:
             warnings = (*warnings, NOBODY_RETRIED)
         more: dict[str, Any] = {
