@@ -325,6 +325,7 @@ class Session:
         """Go on without a connection."""
         if self.turn is not None:
             self.turn.played_when_lost = self._played_by_the_clock(self.turn)
+            self.turn.playback_when_lost = self.turn.playback
         self.take_step(Step.LOST)
         self.link = None
         self.detached_at = trio.current_time()
@@ -343,8 +344,7 @@ class Session:
         if self.turn is not None:
             self._cancel_turn(self.turn, reason, None)
         for turn in self._unheard:
-            turn.playback = turn.playback.interrupted(0.0, self._played(turn))
-            turn.settle()
+            self._close_ledger(turn, 0.0, self._played(turn))
         self.take_step(Step.CLOSED)
         if error is not None:
             self._outbox.put_control(error)
@@ -608,9 +608,8 @@ class Session:
         discarded_ms = self._outbox.discard().audio_ms
         if played_ms is None:
             played_ms = self._played(turn)
-        turn.playback = turn.playback.interrupted(discarded_ms, played_ms)
+        self._close_ledger(turn, discarded_ms, played_ms)
         turn.is_over = True
-        turn.settle()
         turn.has_finished = turn.has_finished or not turn.has_task
         # The run first, or it would end with the scope around it for a reason.
         turn.cancel_token.cancel(reason)
@@ -619,6 +618,15 @@ class Session:
         self._room.set()
         self._heard.set()
         return discarded_ms
+
+    def _close_ledger(self, turn: Turn, discarded_ms: float, played_ms: float | None) -> None:
+        playback = turn.playback
+        if self._is_away:
+            # What was recorded for a client that has not come back was not sent.
+            playback = turn.playback_when_lost
+            discarded_ms += turn.playback.sent_ms - playback.sent_ms
+        turn.playback = playback.interrupted(discarded_ms, played_ms)
+        turn.settle()
 
     def _played(self, turn: Turn) -> float | None:
         return None if self._reports_playback else self._played_by_the_clock(turn)

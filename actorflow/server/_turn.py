@@ -53,8 +53,10 @@ class Turn:
         self.stale = 0
         self.last_sequence: int | None = None
         self.input_left: int | None = None
+        self.playback_when_lost = Playback(self.id)
+        """The ledger when the connection was lost."""
         self.played_when_lost = 0.0
-        """By the clock, how much of it had been played when the connection was lost."""
+        """By the clock, how much of it had been played then."""
         self._session = session
         self._settled = trio.Event()
         self._sequence = 0

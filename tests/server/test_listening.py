@@ -427,6 +427,25 @@ async def test_turn_that_begins_while_nobody_is_there_was_not_heard(
         assert [(text, cut) for _, text, cut in scribe.notes.values()] == [("", True), ("", True)]
 
 
+@pytest.mark.spec("A102", "A110")
+async def test_text_for_a_client_that_is_away_was_not_read(autojump_clock: MockClock) -> None:
+    async def write(session: Session, turn: Turn) -> None:
+        house.nursery.start_soon(scribe.note, turn)
+        await turn.send_text("here ")
+        await trio.sleep(2)
+        await turn.send_text("gone ")
+
+    scribe = Scribe()
+    async with open_house(write, resume_grace=30) as house:
+        caller = await house.call()
+        await caller.say(UserText("write"))
+        await caller.hear_a(ReplyText)
+        caller.connection.cut()
+        await trio.sleep(60)
+
+        assert scribe.notes["turn-1"][1:] == ("here ", True)
+
+
 @pytest.mark.spec("A102", "A107")
 async def test_what_is_replayed_is_heard_when_it_is_played(autojump_clock: MockClock) -> None:
     scribe = Scribe()
@@ -498,14 +517,14 @@ def test_one_pattern_may_stand_alone() -> None:
 async def test_client_follows_the_run_of_its_turn(autojump_clock: MockClock) -> None:
     @stage
     async def listen(ctx: StageContext) -> None:
-        ctx.try_emit_event("stage.noticed", {"words": 2})
+        ctx.try_emit_event("shop.noticed", {"words": 2})
 
     pipeline = Pipeline.from_stages(listen, name="answer")
 
     async def run(session: Session, turn: Turn) -> None:
         await pipeline.run(pipeline_run_id=turn.run_id, event_sink=session.event_sink)
 
-    async with open_house(run, forward_events=("pipeline.*", "stage.*")) as house:
+    async with open_house(run, forward_events=("pipeline.*", "stage.*", "shop.*")) as house:
         caller = await house.call()
         await caller.say(UserText("hello"))
         started = await caller.hear_a(TurnStarted)
@@ -515,7 +534,7 @@ async def test_client_follows_the_run_of_its_turn(autojump_clock: MockClock) -> 
         types = [it.event for it in told]
         assert types[0] == "pipeline.started"
         assert types[-1] == "pipeline.completed"
-        assert {"stage.noticed", "stage.completed"} <= set(types)
+        assert {"shop.noticed", "stage.completed"} <= set(types)
         assert {it.data["pipeline_run_id"] for it in told} == {started.pipeline_run_id}
         assert {event.type for event in house.sink.events} >= set(types)
 

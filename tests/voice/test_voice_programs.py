@@ -156,14 +156,14 @@ class Phone:
     last_seq: int = 0
 
     async def call(self) -> None:
-        self.caller = await self.house.call()
-        self.went_up()
+        self.went_up(await self.house.call())
 
-    def went_up(self) -> None:
+    def went_up(self, caller: Caller) -> None:
+        self.caller = caller
         self.is_up = True
         self.speaker.advance(trio.current_time())
         self.speaker.is_on = True
-        self.nursery.start_soon(self.listen, self.caller)
+        self.nursery.start_soon(self.listen, caller)
 
     async def listen(self, caller: Caller) -> None:
         with suppress(ConnectionLostError):
@@ -197,8 +197,7 @@ class Phone:
         if self.is_up or self.is_over or self.caller is None:
             return
         with suppress(ConnectionLostError):
-            self.caller = await self.house.resume(self.caller, last_seq=self.last_seq)
-            self.went_up()
+            self.went_up(await self.house.resume(self.caller, last_seq=self.last_seq))
             return
         self.is_over = True
 
@@ -238,7 +237,7 @@ async def play(program: list[tuple[str, float]]) -> None:
         max_restarts=2,
         window=1000,
     )
-    config = {"resume_grace": GRACE, "replay_messages": 10_000, "max_failed_turns": 100}
+    config: Any = {"resume_grace": GRACE, "replay_messages": 10_000, "max_failed_turns": 100}
     async with open_house(app=app, **config) as house, trio.open_nursery() as nursery:
         phone = Phone(house, nursery)
         await phone.call()
