@@ -28,6 +28,7 @@ from actorflow.events import (
     NoOpEventSink,
     wait_for_event_sink_tasks,
 )
+from actorflow.events._backlog import _present_work
 
 Payload = Mapping[str, Any] | None
 
@@ -904,3 +905,13 @@ async def test_numbers_stay_in_order_through_the_queue() -> None:
 
     assert numbers.numbers == sorted(numbers.numbers)
     assert len(numbers.numbers) + sink.metrics.dropped == bound.last_seq
+
+
+@pytest.mark.spec("E60")
+async def test_nobody_remembers_a_sink_that_has_stopped() -> None:
+    async with BackpressureAwareEventSink(NoOpEventSink()) as sink:
+        await sink.emit(type="a", data=None)
+        assert len(_present_work()) == 1
+
+    # A process that runs for days has many of them.
+    assert _present_work() == set()

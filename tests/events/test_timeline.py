@@ -362,3 +362,18 @@ def test_ticks_have_the_unit_that_suits() -> None:
     assert [tick_label(at, 0.5) for at in (0.0, 0.1)] == ["0 ms", "100 ms"]
     assert [tick_label(at, 5) for at in (0.0, 0.5)] == ["0 s", "0.5 s"]
     assert [tick_label(at, 600) for at in (0.0, 90)] == ["0 min", "1.5 min"]
+
+
+def test_parent_comes_first_also_when_it_was_seen_last() -> None:
+    rows = timeline_of([
+        at(0, "stage.started", "child", stage="inner"),
+        at(1, "stage.started", "parent", stage="outer"),
+        at(2, "pipeline.spawned_child", "parent", child_run_id="child", parent_stage_id="outer"),
+    ]).rows  # fmt: skip
+
+    assert [(row.depth, row.label) for row in rows] == [
+        (0, "run"),
+        (1, "outer"),
+        (2, "run"),
+        (3, "inner"),
+    ]
