@@ -75,6 +75,13 @@ _add(
     exits="0 done, 1 a file cannot be read or written",
 )
 _add(
+    "_explain:explain",
+    "Say what an error code means, and what to do about it.",
+    "actorflow explain RUN-001-STAGE_FAILED",
+    "actorflow explain",
+    exits="0 done, 1 there is no such code",
+)
+_add(
     "_completion:completion",
     "Let a shell complete commands and options.",
     "actorflow --install-completion",

@@ -18,4 +18,7 @@ def tell(error: ActorflowError, *, in_full: bool = False) -> None:
     """Say on stderr what went wrong and what to do about it; `in_full` also where."""
     if in_full or wants_tracebacks():
         traceback.print_exception(error)
-    print(f"actorflow: {error}", *error.__notes__, sep="\n", file=sys.stderr)
+    # Where a browser finds the code, the command line has it at hand.
+    notes = [note for note in error.__notes__ if note != f"see: {error.doc_url}"]
+    more = f"more: actorflow explain {error.code}"
+    print(f"actorflow: {error}", *notes, more, sep="\n", file=sys.stderr)
