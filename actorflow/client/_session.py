@@ -46,6 +46,7 @@ Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 
 # How many messages may be on their way to and from the user of a session.
 _QUEUE: Final = 64
+_MICROPHONE_SECONDS: Final = 0.02
 # The server keeps what was not acknowledged; this is how much that is, about.
 _ACK_EVERY: Final = 16
 
@@ -112,6 +113,19 @@ class ClientSession:
     async def send_audio(self, data: bytes) -> None:
         """Send a piece of what the microphone hears, in the shape of the session's audio."""
         await self._send(UserAudio(data))
+
+    async def speak(self, data: bytes) -> None:
+        """Send audio as a microphone would: piece by piece, as fast as it plays.
+
+        Servers that listen for the end of speech find it in the silence afterwards.
+        """
+        shape = self._start.audio
+        size = shape.frame_size * max(1, round(shape.sample_rate * _MICROPHONE_SECONDS))
+        begin = trio.current_time()
+        for sent in range(0, len(data), size):
+            await trio.sleep_until(begin + shape.duration_ms(sent) / 1000)
+            await self.send_audio(data[sent : sent + size])
+        await trio.sleep_until(begin + shape.duration_ms(len(data)) / 1000)
 
     async def end_turn(self) -> None:
         """Say that no more input of this turn comes."""

@@ -24,7 +24,8 @@ from actorflow.model import AudioChunk
 
 from ._soxr import Resampler
 
-PIECE_MS: Final = 100
+# Two of the pieces in which servers send audio.
+PIECE_MS: Final = 80
 FLITE_VOICES: Final = ("slt", "awb", "rms", "kal16", "kal")
 
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?…;:])\s+")
@@ -57,7 +58,7 @@ class SpeechProgram(ABC):
         return b"".join([chunk.data async for chunk in self.stream(text, **options)])
 
     def stream(self, text: str, **options: Any) -> AsyncIterator[AudioChunk]:
-        """Give the audio in pieces of a tenth of a second, sentence after sentence."""
+        """Give the audio in pieces of 80 ms, sentence after sentence."""
         return _Speech(self, filter(None, _SENTENCE_END.split(text.strip())))
 
     async def say(self, sentence: str) -> bytes:

@@ -360,3 +360,22 @@ def test_address_of_something_else_is_refused() -> None:
     for url in ("http://localhost", "localhost:80", "ws://"):
         with pytest.raises(InvalidArgumentError, match="url"):
             open_session(url)
+
+
+async def test_speech_is_sent_as_fast_as_it_plays(autojump_clock: MockClock) -> None:
+    arrivals: list[tuple[float, int]] = []
+
+    async def listen(session: Session, turn: Turn) -> None:
+        async for chunk in turn.audio():
+            arrivals.append((trio.current_time() - start, len(chunk.data)))
+
+    async with open_house(listen) as house, Line(house).open() as session:
+        start = trio.current_time()
+        await session.speak(bytes(32_000 + 100))
+        took = trio.current_time() - start
+        await session.end_turn()
+        await hear(session, TurnCompleted)
+
+    assert took == pytest.approx(1.003125)
+    assert [size for _, size in arrivals] == [640] * 50 + [100]
+    assert [at for at, _ in arrivals] == pytest.approx([number * 0.02 for number in range(51)])
