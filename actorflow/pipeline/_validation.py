@@ -209,11 +209,15 @@ def _repeated_streams(
                     source,
                     f"stage {spec.name!r} streams from {source!r},"
                     f" but a guard retry may run {again!r} again",
+                    "Stream before the stage that the guard sends back, or read its result"
+                    " with after=... instead.",
                 )
 
 
-def _stream_problem(stage: str, source: str, message: str) -> PipelineValidationError:
-    return contract_error("STREAM", message, [stage, source], stage=stage, source=source)
+def _stream_problem(
+    stage: str, source: str, message: str, fix: str = ""
+) -> PipelineValidationError:
+    return contract_error("STREAM", message, [stage, source], fix=fix, stage=stage, source=source)
 
 
 def _blocked_path(consumer: StageSpec, by_name: Mapping[str, StageSpec]) -> list[str] | None:
