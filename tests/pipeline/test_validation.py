@@ -324,6 +324,7 @@ def test_streams_keep_away_from_what_a_guard_repeats(
     error = refused(*stages, guard_retry_strategy=retry("check", "llm"))
 
     assert error.code == "CONTRACT-004-STREAM"
+    assert error.fix_hint.startswith("Stream before the stage that the guard sends back")
     assert error.stages == involved
     assert context_of(error)["problem_count"] == 1
 

@@ -96,9 +96,8 @@ def test_streams_of_stages_that_are_repeated_are_refused() -> None:
     strategy = GuardRetryStrategy({"check": GuardRetryPolicy("write")})
     streaming = (*STAGES, spec("listen", stream_from="other"))
 
-    with pytest.raises(PipelineValidationError, match="'listen' streams from 'other'") as caught:
+    with pytest.raises(PipelineValidationError, match="'listen' streams from 'other'"):
         strategy.validate(streaming)
-    assert caught.value.fix_hint.startswith("Stream before the stage that the guard sends back")
     strategy.validate((*STAGES, spec("mic"), spec("stt", stream_from="mic")))
 
 
