@@ -7,8 +7,10 @@ import math
 import os
 import struct
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -41,34 +43,36 @@ SECOND = 32_000
 
 def tone(seconds: float, rate: int = 16_000) -> bytes:
     count = round(seconds * rate)
-    wave = (round(9000 * math.sin(2 * math.pi * 440 * it / rate)) for it in range(count))
-    return struct.pack(f"<{count}h", *wave)
+    samples = (round(9000 * math.sin(2 * math.pi * 440 * it / rate)) for it in range(count))
+    return struct.pack(f"<{count}h", *samples)
 
 
 # Detector
 
 
-@needs_extra
-@needs_flite
-async def test_silero_tells_speech_from_silence_and_from_a_tone() -> None:
+def highest(audio: bytes) -> float:
+    """How sure a detector is of the frame that it takes for speech before all others."""
     detector = SileroDetector()
     size = detector.frame_size
-    speech = await FliteSynthesizer().synthesize("Turn on the light.")
+    frames = range(0, len(audio) - size, size)
+    return max(detector.probability(audio[it : it + size]) for it in frames)
 
-    def highest(audio: bytes) -> float:
-        detector.reset()
-        frames = range(0, len(audio) - size, size)
-        return max(detector.probability(audio[it : it + size]) for it in frames)
 
-    assert highest(speech) > 0.9
+@needs_extra
+@needs_flite
+async def test_voice_is_speech() -> None:
+    assert highest(await FliteSynthesizer().synthesize("Turn on the light.")) > 0.9
+
+
+@needs_extra
+def test_silence_and_tones_are_no_speech() -> None:
     assert highest(bytes(SECOND)) < 0.1
     assert highest(tone(1.0)) < 0.5
 
 
 @needs_extra
-@needs_flite
-async def test_reset_detector_judges_as_a_new_one_does() -> None:
-    speech = await FliteSynthesizer().synthesize("Turn on the light.")
+def test_reset_detector_judges_as_a_new_one_does() -> None:
+    speech = tone(0.5) + bytes(SECOND)
     old, new = SileroDetector(), SileroDetector()
     size = old.frame_size
     frames = [speech[it : it + size] for it in range(0, len(speech) - size, size)]
@@ -131,6 +135,13 @@ async def test_recognizer_understands_the_audio_of_a_telephone() -> None:
 
 
 @needs_extra
+async def test_audio_of_another_rate_lasts_as_long() -> None:
+    heard = await recognizer_of(PHRASES).transcribe(bytes(16_000), sample_rate=8000)
+
+    assert heard.duration_ms == pytest.approx(1000, abs=1)
+
+
+@needs_extra
 @pytest.mark.parametrize("audio", [b"", bytes(SECOND)])
 async def test_silence_is_an_empty_text(audio: bytes) -> None:
     heard = await recognizer_of(PHRASES).transcribe(audio)
@@ -150,6 +161,49 @@ async def test_recognizer_has_variants_and_grammars() -> None:
     # The dictionary knows two ways to say "and": `and` and `and(2)`.
     assert heard.text == "turn off the light and stop"
     assert [it["word"] for it in heard.words] == heard.text.split()
+
+
+class Scripted:
+    """A decoder of pocketsphinx that has heard this."""
+
+    class Decoder:
+        def __init__(self, **_: object) -> None:
+            self.pieces: list[int] = []
+
+        def add_jsgf_string(self, name: str, grammar: str) -> None: ...
+        def activate_search(self, name: str) -> None: ...
+        def start_utt(self) -> None: ...
+        def end_utt(self) -> None: ...
+
+        def process_raw(self, piece: bytes) -> None:
+            self.pieces.append(len(piece))
+
+        def hyp(self) -> object:
+            return SimpleNamespace(hypstr="you and me", prob=1.0000001)
+
+        def seg(self) -> list[SimpleNamespace]:
+            heard = ["<sil>", "you", "and(2)", "[NOISE]", "me", "</s>"]
+            return [
+                SimpleNamespace(word=word, start_frame=at * 10, end_frame=at * 10 + 9)
+                for at, word in enumerate(heard)
+            ]
+
+
+async def test_words_come_with_their_times_and_noises_are_no_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pocketsphinx", Scripted)
+    recognizer = PocketsphinxRecognizer("a grammar")
+
+    heard = await recognizer.transcribe(bytes(40_000))
+
+    assert (heard.text, heard.confidence) == ("you and me", 1.0)
+    assert [dict(it) for it in heard.words] == [
+        {"word": "you", "start_ms": 100, "end_ms": 200},
+        {"word": "and", "start_ms": 200, "end_ms": 300},
+        {"word": "me", "start_ms": 400, "end_ms": 500},
+    ]
+    assert recognizer._decoder.pieces == [16_000, 16_000, 8000]
 
 
 @needs_extra
@@ -266,6 +320,53 @@ async def test_stream_gives_pieces_in_order_that_are_the_whole(
     ends = [it.timestamp_ms + it.duration_ms for it in pieces]
     assert [it.timestamp_ms for it in pieces] == [0, *ends[:-1]]
     assert {it.sample_rate for it in pieces} == {16_000}
+
+
+def write_speech(file: Path, rate: int) -> bytes:
+    samples = tone(0.5, rate)
+    with wave.open(str(file), "wb") as written:
+        written.setparams((1, 2, rate, 0, "NONE", ""))
+        written.writeframes(samples)
+    return samples
+
+
+async def test_flite_is_told_voice_and_file_and_gets_the_text_from_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = write_speech(tmp_path / "speech.wav", 16_000)
+    script = f'echo "$1 $2 $3 $4 $5" > {tmp_path}/told; cat > {tmp_path}/text\n'
+    program_that(f'{script}cp {tmp_path}/speech.wav "$6"', "flite", tmp_path, monkeypatch)
+
+    assert await FliteSynthesizer("rms").synthesize("Hello, you.") == said
+
+    assert (tmp_path / "told").read_text() == "-voice rms -f /dev/stdin -o\n"
+    assert (tmp_path / "text").read_text() == "Hello, you."
+
+
+async def test_espeak_is_told_voice_and_speed_and_gets_the_text_from_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = write_speech(tmp_path / "speech.wav", 22_050)
+    script = f'echo "$@" > {tmp_path}/told; cat > {tmp_path}/text; cat {tmp_path}/speech.wav'
+    program_that(script, "espeak-ng", tmp_path, monkeypatch)
+    synthesizer = EspeakSynthesizer("de", words_per_minute=120, sample_rate=22_050)
+
+    pieces = [piece async for piece in synthesizer.stream("Grüß Gott.")]
+
+    assert b"".join(it.data for it in pieces) == said
+    assert {it.sample_rate for it in pieces} == {22_050}
+    assert (tmp_path / "told").read_text() == "-v de -s 120 -b 1 --stdin --stdout\n"
+    assert (tmp_path / "text").read_text() == "Grüß Gott."
+
+
+@needs_extra
+async def test_other_rate_of_a_voice_is_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_speech(tmp_path / "speech.wav", 22_050)
+    program_that(f"cat {tmp_path}/speech.wav", "espeak-ng", tmp_path, monkeypatch)
+
+    assert len(await EspeakSynthesizer().synthesize("Hello.")) == pytest.approx(16_000, abs=2)
 
 
 @pytest.mark.parametrize("text", ["", "  \n "])
