@@ -178,17 +178,6 @@ async def test_events_from_before_there_was_an_owner_are_exported_first(
 
 
 @pytest.mark.spec("E102")
-async def test_queue_that_is_half_full_is_exported_at_once(mock_clock: MockClock) -> None:
-    exporter = Exporter()
-    async with AnalyticsSink(exporter, max_pending=6) as sink:
-        await wait_all_tasks_blocked()
-        try_all(sink, "a", "b", "c")
-        await wait_all_tasks_blocked()
-
-        assert exporter.types == ["a", "b", "c"]
-
-
-@pytest.mark.spec("E102")
 async def test_actor_lets_events_come_together_for_a_moment(mock_clock: MockClock) -> None:
     exporter = Exporter()
     async with AnalyticsSink(exporter, max_pending=8) as sink:
