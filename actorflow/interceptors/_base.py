@@ -123,7 +123,11 @@ class BaseInterceptor:
     async def on_error(
         self, stage_name: str, error: Exception, ctx: HookContext
     ) -> ErrorAction | str:
-        """Called when what is inside failed; raise to replace the error."""
+        """Called when what is inside failed; raise to replace the error.
+
+        Count your own RETRY answers, in `ctx.state`: `ctx.try_number` counts
+        executions of the stage, and what is inside may fail before it gets there.
+        """
         return ErrorAction.FAIL
 
     async def fallback(

@@ -181,6 +181,8 @@ class _Passage:
                         if repeats:
                             ctx._has_repeated = True
                             self._forget_try()
+                            # Who repeats without end can be cancelled at least.
+                            await trio.lowlevel.checkpoint()
                             outcome = await self._inside(ctx)
                             continue
                     if ctx._has_repeated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -836,6 +837,33 @@ def test_stages_and_kinds_say_what_is_wrapped() -> None:
     assert not by_name.applies_to("b", StageKind.WORK)
     assert by_kind.applies_to("b", StageKind.WORK)
     assert not by_kind.applies_to("b", StageKind.GUARD)
+
+
+async def test_who_repeats_without_end_can_be_cancelled() -> None:
+    class Stuck(BaseException):
+        pass
+
+    calls = 0
+
+    def enter(ctx: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 10_000:
+            raise Stuck
+        raise LookupError
+
+    async with trio.open_nursery() as nursery:
+        again = Recorder("again", priority=1, on_error=answering(RETRY))
+        nursery.start_soon(call, Stage(None), again, Recorder("locked", before=enter))
+        await wait_until(lambda: calls > 100)
+        nursery.cancel_scope.cancel()
+
+    assert calls < 10_000
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await trio.lowlevel.checkpoint()
 
 
 async def test_interceptor_need_not_call_the_initializer_of_its_base() -> None:

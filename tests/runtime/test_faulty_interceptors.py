@@ -23,6 +23,8 @@ from actorflow.runtime import UnifiedStageGraph
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink
 
+from .stages import PROGRAMS
+
 HOOKS = ("before", "after", "on_error", "fallback", "release")
 FAULTS = ("none", "none", "none", "raise", "critical", "hang", "cancel", "wait")
 
@@ -83,8 +85,9 @@ class Faulty(BaseInterceptor):
 
     async def on_error(self, stage_name: str, error: Exception, ctx: Any) -> ErrorAction:
         await self._suffer("on_error", ctx)
+        asked = ctx.state["asked"] = ctx.state.get("asked", 0) + 1
         match self.faults.answer:
-            case "retry" if ctx.try_number < 3:
+            case "retry" if asked < 3:
                 return ErrorAction.RETRY
             case "fallback":
                 return ErrorAction.FALLBACK
@@ -120,7 +123,7 @@ class Behaviour:
 
 
 @pytest.mark.spec("30.1.1", "30.3.2", "30.7.5", "30.11.8", "30.11.9")
-@settings(max_examples=150)
+@settings(max_examples=PROGRAMS)
 @given(
     layers=st.lists(faults(), max_size=3),
     ends=st.lists(

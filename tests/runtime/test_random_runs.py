@@ -1,13 +1,7 @@
-"""Random pipelines with random stages, really run: what holds for every one of them.
-
-The gate runs a few hundred of them. To run more::
-
-    ACTORFLOW_PROGRAMS=10000 python -m pytest -o faulthandler_timeout=0 tests/runtime/test_random_runs.py
-"""
+"""Random pipelines with random stages, really run: what holds for every one of them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +17,7 @@ from actorflow.runtime import PipelineResults, RunHandle
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import RecordingEventSink, pipelines, run_seeded
 
-PROGRAMS = int(os.environ.get("ACTORFLOW_PROGRAMS", "250"))
+from .stages import PROGRAMS
 
 
 @attrs.frozen

@@ -43,6 +43,8 @@ from actorflow.runtime._run_state import (
 from actorflow.runtime._stage_life import SETTLED, StageState
 from actorflow.stages import StageInputs
 
+from .stages import PROGRAMS
+
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 MAX_ATTEMPTS = 3
 
@@ -338,7 +340,7 @@ def test_rules_hold_in_every_run() -> None:
     run_state_machine_as_test(
         RunMachine,
         settings=settings(
-            max_examples=150,
+            max_examples=PROGRAMS,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
