@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ._runners import Runner
 
 Join: TypeAlias = Literal["any", "all", "always"]
+StreamPolicy: TypeAlias = Literal["wait", "drop_oldest"]
+"""What a producer does when its consumer has as much to read as may wait."""
+
 Names: TypeAlias = str | Edge | Iterable[str | Edge]
 """One stage, or several in order."""
 
@@ -53,6 +56,8 @@ class StageSpec:
     stream_from: tuple[str, ...] = attrs.field(hash=False)
     stream_buffer: int = attrs.field(hash=False)
     timeout: float | None = attrs.field(hash=False)
+    stream_ms: float | None = attrs.field(hash=False)
+    stream_policy: StreamPolicy = attrs.field(hash=False)
 
     def __init__(
         self,
@@ -72,6 +77,8 @@ class StageSpec:
         timeout: float | None = None,
         *,
         config: Mapping[str, Any] | None = None,
+        stream_ms: float | None = None,
+        stream_policy: StreamPolicy = "wait",
     ) -> None:
         check_name(name)
         if args is not None and config is not None:
@@ -110,6 +117,8 @@ class StageSpec:
             streamed,
             stream_buffer,
             timeout,
+            stream_ms,
+            stream_policy,
         )
         self._check_options()
 
@@ -143,6 +152,13 @@ class StageSpec:
             raise bad_option(self.name, "join", self.join, f"one of {allowed}")
         if not is_count(self.stream_buffer):
             raise bad_option(self.name, "stream_buffer", self.stream_buffer, "an int of at least 1")
+        if not (self.stream_ms is None or is_limit(self.stream_ms)):
+            raise bad_option(
+                self.name, "stream_ms", self.stream_ms, "milliseconds above 0, or None"
+            )
+        if self.stream_policy not in get_args(StreamPolicy):
+            allowed = " or ".join(map(repr, get_args(StreamPolicy)))
+            raise bad_option(self.name, "stream_policy", self.stream_policy, allowed)
         if not (self.timeout is None or is_limit(self.timeout)):
             raise bad_option(
                 self.name,

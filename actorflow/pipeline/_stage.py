@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._predicates import Condition, EdgeCondition
     from ._runners import Runner
-    from ._spec import Join, Names
+    from ._spec import Join, Names, StreamPolicy
 
     StageLike: TypeAlias = StageSpec | Runner
 
@@ -37,6 +37,8 @@ class FurtherOptions(TypedDict, total=False):
     join: Join
     stream_from: Names
     stream_buffer: int
+    stream_ms: float | None
+    stream_policy: StreamPolicy
     timeout: float | None
 
 

@@ -19,7 +19,7 @@ from actorflow.model import StageOutput, StageStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actorflow.pipeline import Wiring
+    from actorflow.pipeline import StageSpec, Wiring
 
 _ENDED_WELL: Final = frozenset({StageStatus.OK, StageStatus.SKIP})
 
@@ -63,10 +63,16 @@ class StreamEdge(AsyncIterator[Any]):
         "_blocked_time",
         "_buffer",
         "_cause",
+        "_dropped",
+        "_dropped_ms",
+        "_drops_oldest",
         "_ended",
+        "_held_ms",
         "_is_open",
         "_items",
+        "_max_ms",
         "_output",
+        "_peak_ms",
         "_readers",
         "_reading",
         "_room",
@@ -77,17 +83,18 @@ class StreamEdge(AsyncIterator[Any]):
         "source",
     )
 
-    def __init__(
-        self, source: str, consumer: str, buffer: int, writing: Turn, reading: Turn
-    ) -> None:
+    def __init__(self, source: str, spec: StageSpec, writing: Turn, reading: Turn) -> None:
+        """The edge from `source` to the stage of `spec`, whose options are its bounds."""
         self.source = source
-        self.consumer = consumer
-        self._buffer = buffer
+        self.consumer = spec.name
+        self._buffer = spec.stream_buffer
+        self._max_ms = spec.stream_ms
+        self._drops_oldest = spec.stream_policy == "drop_oldest"
         self._writing = writing
         self._reading = reading
         self._items: deque[Any] = deque()
         # How many items there may be; none, once either side has left.
-        self._room = buffer
+        self._room = spec.stream_buffer
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
@@ -97,6 +104,9 @@ class StreamEdge(AsyncIterator[Any]):
         self._total = 0
         self._blocked = 0
         self._blocked_time = 0.0
+        self._dropped = 0
+        # How long what is here plays; nothing is measured without a bound on it.
+        self._held_ms = self._peak_ms = self._dropped_ms = 0.0
 
     # The producer's side
 
@@ -125,13 +135,39 @@ class StreamEdge(AsyncIterator[Any]):
             self._blocked_time += trio.current_time() - begun_at
 
     def _has_put(self, item: Any) -> bool:
-        if len(self._items) >= self._room:
+        if self._max_ms is not None or self._drops_oldest:
+            if not self._room or not self._makes_room(_duration_ms(item)):
+                return False
+        elif len(self._items) >= self._room:
             return False
         self._items.append(item)
         self._total += 1
         if self._readers:
             self._readers.unpark()
         return True
+
+    def _makes_room(self, duration_ms: float) -> bool:
+        while not self._has_room(duration_ms):
+            if not self._drops_oldest:
+                return False
+            self._dropped += 1
+            self._dropped_ms += self._shorten(self._items.popleft())
+        self._held_ms += duration_ms
+        self._peak_ms = max(self._peak_ms, self._held_ms)
+        return True
+
+    def _has_room(self, duration_ms: float) -> bool:
+        # An item that is longer than the bound has room only where nothing else is.
+        if not self._items:
+            return True
+        is_within = self._max_ms is None or self._held_ms + duration_ms <= self._max_ms
+        return is_within and len(self._items) < self._room
+
+    def _shorten(self, item: Any) -> float:
+        duration_ms = _duration_ms(item)
+        # Sums of floats drift; where nothing is, nothing plays.
+        self._held_ms = self._held_ms - duration_ms if self._items else 0.0
+        return duration_ms
 
     def producer_ended(self, output: StageOutput | None, cause: BaseException | None) -> None:
         """Let the consumer read what is left and then find out how the producer ended."""
@@ -155,6 +191,8 @@ class StreamEdge(AsyncIterator[Any]):
         if turn.items < 0 or turn.now() >= turn.ends_at or not self._items:
             await self._wait_for_an_item()
         item = self._items.popleft()
+        if self._held_ms:
+            self._shorten(item)
         if self._writers:
             self._writers.unpark()
         return item
@@ -198,12 +236,25 @@ class StreamEdge(AsyncIterator[Any]):
         """The numbers of `stream.queue_closed`."""
         return {
             "total_items": self._total,
-            "dropped_items": 0,
+            "dropped_items": self._dropped,
             "blocked_puts": self._blocked,
             "max_queue_size": self._buffer,
             "total_blocked_ms": round(self._blocked_time * 1000, 3),
-            "drop_rate": 0.0,
+            "drop_rate": self._dropped / max(self._total, 1),
         }
+
+    def numbers(self) -> dict[str, Any]:
+        """The same and, where it is bounded, how long what it held played."""
+        if self._max_ms is None:
+            return self.statistics()
+        in_ms = {"max_ms": self._max_ms, "peak_ms": self._peak_ms, "dropped_ms": self._dropped_ms}
+        return {**self.statistics(), **in_ms}
+
+
+def _duration_ms(item: Any) -> float:
+    # What does not say so takes no time.
+    duration_ms: float = getattr(item, "duration_ms", 0.0)
+    return duration_ms
 
 
 @final
@@ -216,14 +267,8 @@ class Streams:
         self._to: dict[int, list[StreamEdge]] = {}
         turns: defaultdict[int, Turn] = defaultdict(Turn)
         for source, consumer in pairs:
-            spec = wiring.specs[consumer]
-            edge = StreamEdge(
-                wiring.specs[source].name,
-                spec.name,
-                spec.stream_buffer,
-                turns[source],
-                turns[consumer],
-            )
+            name = wiring.specs[source].name
+            edge = StreamEdge(name, wiring.specs[consumer], turns[source], turns[consumer])
             self._from.setdefault(source, []).append(edge)
             self._to.setdefault(consumer, []).append(edge)
 
@@ -289,4 +334,4 @@ class Streams:
 
     def numbers_of(self, stage: int) -> dict[str, dict[str, Any]]:
         """The numbers of what a stage has sent, by consumer."""
-        return {edge.consumer: edge.statistics() for edge in self._from.get(stage, ())}
+        return {edge.consumer: edge.numbers() for edge in self._from.get(stage, ())}

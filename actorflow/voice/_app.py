@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -24,6 +24,9 @@ from ._listening import BargeIn, Endpointing, Utterance
 from ._rates import Resample
 from ._stages import ToClientStage
 from ._user_turn import UserTurn, turn_ports
+
+# How much of an answer may wait for the client beside what waits in the session.
+_EDGE: Final[Mapping[str, Any]] = {"stream_buffer": 16, "stream_ms": 1000}
 
 _log: Final = logging.getLogger("actorflow.voice")
 
@@ -81,7 +84,7 @@ class VoiceApp:
         """
         if not memory_timeout > 0:
             raise InvalidArgumentError("memory_timeout", memory_timeout, "a number above 0")
-        to_client = stage("to_client", ToClientStage(resample), stream_from=says)
+        to_client = stage("to_client", ToClientStage(resample), stream_from=says, **_EDGE)
         if resample is not None:
             # What it needs and what that takes is found out now rather than in a call.
             resample(8_000, 16_000)

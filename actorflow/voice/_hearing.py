@@ -7,7 +7,7 @@ alone survives: audio that nobody has read, and the utterance that was begun.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -15,7 +15,7 @@ import trio
 
 from actorflow.actors import Inbox
 from actorflow.errors import AudioFormatMismatchError
-from actorflow.model import AudioChunk
+from actorflow.model import AudioChunk, calculate_audio_duration_ms
 from actorflow.pipeline import Pipeline, stage
 from actorflow.providers import SpeechDetector
 from actorflow.server import Session
@@ -38,8 +38,8 @@ from ._user_turn import UserTurn
 if TYPE_CHECKING:
     from actorflow.pipeline import StageSpec
 
-# How much audio may be between two of these stages; the rest waits in the microphone.
-_EDGE_ITEMS: Final = 8
+# How much may be between two of these stages; the rest waits in the microphone.
+_EDGE: Final[Mapping[str, Any]] = {"stream_buffer": 8, "stream_ms": 100}
 
 
 @final
@@ -49,6 +49,7 @@ class _Frame:
 
     data: bytes
     probability: float
+    duration_ms: float = 0.0
 
 
 @final
@@ -88,6 +89,9 @@ class Hearing:
         rates = self._session.audio.sample_rate, self._detector.sample_rate
         self._converter = converter(*rates, self._resample)
         self._cutter = FrameCutter(self._detector.frame_size)
+        self._frame_ms = calculate_audio_duration_ms(
+            self._detector.frame_size, self._detector.sample_rate
+        )
 
     def begin_life(self, restarts: int) -> None:
         """Begin with a detector that remembers nothing."""
@@ -102,7 +106,7 @@ class Hearing:
         if chunk.is_final:
             frames += self._cutter.cut(self._converter.flush()) + self._cutter.last()
         for frame in frames:
-            yield _Frame(frame, self._detector.probability(frame))
+            yield _Frame(frame, self._detector.probability(frame), self._frame_ms)
         if chunk.is_final:
             self._detector.reset()
             yield _Frame(b"", 0.0)
@@ -188,7 +192,7 @@ def hearing_pipeline(filters: Iterable[tuple[str, Any]]) -> Pipeline:
     more = [*filters, ("detector", _detector), ("endpointing", _endpointing)]
     for name, runner in more:
         source = line[-1].name
-        line.append(stage(name, runner, stream_from=source, stream_buffer=_EDGE_ITEMS))
+        line.append(stage(name, runner, stream_from=source, **_EDGE))
     return Pipeline.from_stages(*line, name="hearing")
 
 

@@ -30,6 +30,12 @@ class Spoken:
     text: str
     audio: SpeechPiece | bytes = attrs.field(repr=False)
 
+    @property
+    def duration_ms(self) -> float:
+        """How long the audio plays, if it says so; edges between stages ask."""
+        duration_ms: float = getattr(self.audio, "duration_ms", 0.0)
+        return duration_ms
+
 
 @final
 class TranscribeStage:

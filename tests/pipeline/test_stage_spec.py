@@ -61,9 +61,11 @@ def test_fields_and_defaults() -> None:
         "stream_from",
         "stream_buffer",
         "timeout",
+        "stream_ms",
+        "stream_policy",
     ]
     assert attrs.astuple(spec, recurse=False)[2:] == (
-        StageKind.TRANSFORM, (), (), (), False, {}, None, {}, "any", (), 16, None,
+        StageKind.TRANSFORM, (), (), (), False, {}, None, {}, "any", (), 16, None, None, "wait",
     )  # fmt: skip
 
 
@@ -100,6 +102,8 @@ def test_equal_fields_make_equal_specs() -> None:
         {"join": "all"},
         {"stream_from": "z"},
         {"stream_buffer": 1},
+        {"stream_ms": 200},
+        {"stream_policy": "drop_oldest"},
         {"timeout": 1.0},
     ]
 
@@ -257,6 +261,9 @@ def test_stage_cannot_depend_on_itself(field: str) -> None:
         ({"stream_buffer": 0}, "stream_buffer", "0"),
         ({"stream_buffer": 1.5}, "stream_buffer", "1.5"),
         ({"stream_buffer": True}, "stream_buffer", "True"),
+        ({"stream_ms": 0}, "stream_ms", "0"),
+        ({"stream_ms": "200"}, "stream_ms", "'200'"),
+        ({"stream_policy": "drop"}, "stream_policy", "'drop'"),
         ({"join": "some"}, "join", "'some'"),
         ({"conditional": "yes"}, "conditional", "'yes'"),
         ({"inputs": ["text", ""]}, "inputs", "''"),

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -19,7 +20,7 @@ from actorflow.errors import (
     UnifiedPipelineCancelled,
     UnifiedStageExecutionError,
 )
-from actorflow.model import StageOutput, StageStatus
+from actorflow.model import AudioChunk, StageOutput, StageStatus
 from actorflow.pipeline import StageSpec
 from actorflow.runtime import PipelineResults, UnifiedStageGraph
 from actorflow.runtime._streams import StreamEdge, Turn
@@ -527,7 +528,7 @@ async def test_consumer_starts_after_its_producer(sink: RecordingEventSink) -> N
 
 
 async def test_output_of_a_producer_that_was_cut_off_never_comes() -> None:
-    edge = StreamEdge("p", "c", 1, Turn(), Turn())
+    edge = StreamEdge("p", spec("c", nothing), Turn(), Turn())
     edge.producer_ended(None, None)
 
     with pytest.raises(StreamBrokenError, match="from 'p' to 'c'"):
@@ -560,3 +561,125 @@ async def test_producer_that_fails_in_its_rules_breaks_the_stream() -> None:
     )
 
     assert results.data("stt") == {"status": "fail"}
+
+
+# Edges bounded in the time their items play
+
+
+def chunk(milliseconds: float) -> AudioChunk:
+    return AudioChunk(bytes(round(32 * milliseconds)))
+
+
+@pytest.mark.spec("30.15.12")
+async def test_producer_is_at_most_so_much_audio_ahead(autojump_clock: MockClock) -> None:
+    sent: list[float] = []
+
+    async def speak(ctx: StageContext) -> None:
+        for duration_ms in (20, 20, 30, 500, 20):
+            await ctx.send(chunk(duration_ms))
+            sent.append(trio.current_time() - begun_at)
+
+    async def play(ctx: StageContext) -> dict[str, Any]:
+        await trio.sleep(1)
+        heard = []
+        async for piece in ctx.stream():
+            heard.append(piece.duration_ms)
+            await trio.sleep(1)
+        return {"heard": heard}
+
+    graph = UnifiedStageGraph(
+        [spec("speak", speak), spec("play", play, stream_from="speak", stream_ms=60)]
+    )
+    begun_at = trio.current_time()
+    results = await graph.run()
+
+    assert results.data("play")["heard"] == [20, 20, 30, 500, 20]
+    # The long one has room where nothing else is, the last one after it.
+    assert sent == [0, 0, 1, 3, 4]
+    numbers = results.stage_results["speak"].streams["play"]
+    assert {key: numbers[key] for key in ("max_ms", "peak_ms", "dropped_ms")} == {
+        "max_ms": 60,
+        "peak_ms": 500.0,
+        "dropped_ms": 0.0,
+    }
+
+
+@pytest.mark.spec("30.15.12")
+@pytest.mark.parametrize(
+    ("bound", "heard", "dropped_ms"),
+    [({"stream_ms": 60}, [3, 4, 5], 60.0), ({"stream_buffer": 2}, [4, 5], None)],
+)
+async def test_live_audio_drops_what_is_oldest_and_counts_it(
+    sink: RecordingEventSink,
+    autojump_clock: MockClock,
+    bound: dict[str, float],
+    heard: list[int],
+    dropped_ms: float | None,
+) -> None:
+    async def speak(ctx: StageContext) -> None:
+        for number in range(6):
+            await ctx.send(attrs.evolve(chunk(20), sequence=number))
+        spoken_at.append(trio.current_time())
+        await trio.sleep(5)
+
+    async def play(ctx: StageContext) -> dict[str, Any]:
+        await trio.sleep(1)
+        return {"heard": [piece.sequence async for piece in ctx.stream()]}
+
+    spoken_at: list[float] = []
+    begun_at = trio.current_time()
+    # Any: options of several types.
+    options: Any = {"stream_policy": "drop_oldest", **bound}
+    results = await UnifiedStageGraph(
+        [spec("speak", speak), spec("play", play, stream_from="speak", **options)]
+    ).run(event_sink=sink)
+
+    assert spoken_at == [begun_at]
+    assert results.data("play")["heard"] == heard
+    [payload] = sink.payloads("stream.queue_closed")
+    dropped = 6 - len(heard)
+    assert (payload["total_items"], payload["dropped_items"]) == (6, dropped)
+    assert payload["drop_rate"] == dropped / 6
+    assert results.stage_results["speak"].streams["play"].get("dropped_ms") == dropped_ms
+
+
+@pytest.mark.spec("30.15.12", "30.15.4")
+@pytest.mark.parametrize("policy", ["wait", "drop_oldest"])
+async def test_bounded_edge_is_left_by_its_consumer(autojump_clock: MockClock, policy: str) -> None:
+    async def speak(ctx: StageContext) -> None:
+        for _ in range(10):
+            await ctx.send(chunk(20))
+
+    async def one_only(ctx: StageContext) -> None:
+        async for _ in ctx.stream():
+            return
+
+    options: Any = {"stream_ms": 30, "stream_policy": policy}
+    results = await UnifiedStageGraph(
+        [spec("speak", speak), spec("one", one_only, stream_from="speak", **options)]
+    ).run()
+
+    assert results.ok("speak")
+
+
+@pytest.mark.spec("30.15.12")
+async def test_items_that_do_not_play_are_bounded_by_their_number(
+    autojump_clock: MockClock,
+) -> None:
+    ahead = []
+
+    async def count(ctx: StageContext) -> None:
+        for number in range(6):
+            await ctx.send(number)
+            ahead.append(number)
+        ahead.append(-1)
+
+    async def wait(ctx: StageContext) -> None:
+        await trio.sleep(1)
+        assert ahead == [0, 1, 2]
+        assert [item async for item in ctx.stream()] == list(range(6))
+
+    options: Any = {"stream_ms": 30, "stream_buffer": 3}
+    await UnifiedStageGraph(
+        [spec("count", count), spec("wait", wait, stream_from="count", **options)]
+    ).run()

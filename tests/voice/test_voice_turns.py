@@ -153,6 +153,12 @@ def test_impossible_memory_timeout_is_refused() -> None:
         saying(memory_timeout=0)
 
 
+@pytest.mark.spec("A126", "30.15.12")
+def test_spoken_words_play_as_long_as_their_audio() -> None:
+    assert Spoken("hi", AudioChunk(bytes(640))).duration_ms == 20
+    assert Spoken("hi", bytes(640)).duration_ms == 0
+
+
 @pytest.mark.spec("A126", "A98")
 async def test_words_and_their_audio_are_not_torn_apart(autojump_clock: MockClock) -> None:
     # However an interruption comes between: words without audio would count as read.
