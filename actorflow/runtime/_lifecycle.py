@@ -58,32 +58,35 @@ class Lifecycle:
 
     async def run_started(self, stage_count: int) -> None:
         context = self._context
-        data = {
-            "pipeline_name": self._pipeline_name,
-            "stage_count": stage_count,
-            "parent_run_id": _text(context.parent_run_id),
-            "correlation_id": _text(context.correlation_id),
-            **_trace_of(context),
-        }
         self._record(logging.INFO, "run_started", stage_count=stage_count)
-        await self._sink.emit(type="pipeline.started", data=data)
+        if self._sink.wants("pipeline.started"):
+            data = {
+                "pipeline_name": self._pipeline_name,
+                "stage_count": stage_count,
+                "parent_run_id": _text(context.parent_run_id),
+                "correlation_id": _text(context.correlation_id),
+                **_trace_of(context),
+            }
+            await self._sink.emit(type="pipeline.started", data=data)
 
     async def run_completed(self, results: StageResults) -> None:
-        data = self._summary(results)
-        self._report_wide(Ending.COMPLETED, results, data["duration_ms"])
-        await self._sink.emit(type="pipeline.completed", data=data)
+        duration_ms = self._duration_ms()
+        self._report_wide(Ending.COMPLETED, results, duration_ms)
+        if self._sink.wants("pipeline.completed"):
+            data = self._summary(results, duration_ms)
+            await self._sink.emit(type="pipeline.completed", data=data)
         self._run_ended(Ending.COMPLETED)
 
     async def run_failed(self, results: StageResults, error: str, cause: BaseException) -> None:
-        states = results.states()
+        states, duration_ms = results.states(), self._duration_ms()
         data = {
-            **self._summary(results),
+            **self._summary(results, duration_ms),
             "error": error,
             "error_type": type(cause).__name__,
             "code": _code_of(cause),
             "failed_stages": sorted(n for n, s in states.items() if s is StageState.FAILED),
         }
-        self._report_wide(Ending.FAILED, results, data["duration_ms"])
+        self._report_wide(Ending.FAILED, results, duration_ms)
         await self._sink.emit(type="pipeline.failed", data=data)
         self._run_ended(Ending.FAILED)
 
@@ -113,10 +116,10 @@ class Lifecycle:
         )
         self._run_ended(Ending.CANCELED)
 
-    def _summary(self, results: StageResults) -> dict[str, Any]:
+    def _summary(self, results: StageResults, duration_ms: float) -> dict[str, Any]:
         return {
             "pipeline_name": self._pipeline_name,
-            "duration_ms": self._duration_ms(),
+            "duration_ms": duration_ms,
             "stage_counts": stage_counts(results.states().values()),
         }
 

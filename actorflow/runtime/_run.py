@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -102,8 +102,9 @@ class Run:
         self._stream_numbers: dict[str, Mapping[str, Any]] = {}
         # The Unix time at zero on trio's clock.
         self.unix_zero = clock.timestamp() - trio.current_time()
-        self._started_at: datetime | None = None
-        self._ended_at: datetime | None = None
+        # Unix times.
+        self._started_at: float | None = None
+        self._ended_at: float | None = None
         self._warnings: tuple[str, ...] = ()
         self._mistake: Exception | None = None
         self._crash: Exception | None = None
@@ -187,8 +188,8 @@ class Run:
             pipeline_name=self.pipeline_name,
             state=self._phase,
             stages=self._state.states(),
-            started_at=self._started_at,
-            ended_at=self._ended_at,
+            started_at=_time_of(self._started_at),
+            ended_at=_time_of(self._ended_at),
             seq=self.sink.last_seq,
         )
 
@@ -305,7 +306,7 @@ class Run:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._state.is_stopping:
             return
-        self._started_at = clock.now()
+        self._started_at = clock.timestamp()
         await self._lifecycle.run_started(len(self.graph.specs))
         with ungrouped():
             async with trio.open_nursery() as self._nursery:
@@ -365,7 +366,7 @@ class Run:
                 f"cleanup {name!r} failed: {error!r}" for name, error in report.failed
             )
         # From here on nobody can change how it ended.
-        self._ended_at = clock.now()
+        self._ended_at = clock.timestamp()
         stage_results = self._stage_results()
         self._results = results = self._results_with(stage_results)
         if self._crash is not None:
@@ -550,6 +551,10 @@ def _info(name: str, path: str, children: Iterable[ActorInfo], *, restarts: int 
         is_supervisor=True,
         children=tuple(children),
     )
+
+
+def _time_of(unix_time: float | None) -> datetime | None:
+    return None if unix_time is None else datetime.fromtimestamp(unix_time, timezone.utc)
 
 
 def _by_number(report: _Report) -> int:

@@ -162,8 +162,10 @@ class PipelineContext:
     depth: int = 0
     _root_run_id: UUID | None = attrs.field(default=None, converter=_to_id, alias="root_run_id")
 
-    # Not to be passed in
-    _snapshot: ContextSnapshot | None = attrs.field(default=None, init=False)
+    # Not to be passed in. What a run assigns goes past the hooks, which are for users.
+    _snapshot: ContextSnapshot | None = attrs.field(
+        default=None, init=False, on_setattr=attrs.setters.NO_OP
+    )
     _identity_created_at: datetime | None = attrs.field(default=None, init=False)
     _parent_data: Mapping[str, Any] = attrs.field(factory=FrozenDict, init=False)
     _stage_metadata: dict[str, FrozenDict] = attrs.field(factory=dict, init=False)
@@ -171,8 +173,10 @@ class PipelineContext:
     _counter: EventCounter = attrs.field(factory=EventCounter, init=False)
     # Reentrant, because a signal handler may cancel while its own thread does.
     _lock: threading.RLock = attrs.field(factory=threading.RLock, init=False)
-    _on_cancel: Callable[[str | None], object] | None = attrs.field(default=None, init=False)
-    _has_run: bool = attrs.field(default=False, init=False)
+    _on_cancel: Callable[[str | None], object] | None = attrs.field(
+        default=None, init=False, on_setattr=attrs.setters.NO_OP
+    )
+    _has_run: bool = attrs.field(default=False, init=False, on_setattr=attrs.setters.NO_OP)
 
     def __attrs_post_init__(self) -> None:
         if self.ports is None and self.db is not None:
