@@ -461,6 +461,18 @@ async def test_running_try_can_be_given_more_time(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.spec("30.8.4")
+async def test_running_try_can_be_given_no_more_time(autojump_clock: MockClock) -> None:
+    async def stage(ctx: StageContext) -> None:
+        ctx.extend_timeout(0)
+        await trio.lowlevel.checkpoint()
+
+    results = await outcome(spec("a", stage, timeout=5))
+
+    assert results.stage_results["a"].timed_out
+    assert trio.current_time() == 0
+
+
+@pytest.mark.spec("30.8.4")
 async def test_without_a_limit_there_is_nothing_to_extend() -> None:
     async def stage(ctx: StageContext) -> dict[str, float]:
         ctx.extend_timeout(2)
