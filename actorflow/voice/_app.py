@@ -19,7 +19,7 @@ from actorflow.providers import SpeechDetector
 from actorflow.server import ANONYMOUS, Principal, Session, Turn
 from actorflow.stages import PipelineContext
 
-from ._hearing import Hearing, hear, hearing_pipeline
+from ._hearing import Hearing, hearing_pipeline
 from ._listening import BargeIn, Endpointing, Utterance
 from ._rates import Resample
 from ._stages import ToClientStage
@@ -116,15 +116,16 @@ class VoiceApp:
         if self._companions is not None:
             groups += self._companions(session)
         if self._detector is not None:
-            call.hearing = Hearing(
+            call.hearing = hearing = Hearing(
                 session,
                 self._detector,
                 endpointing=self._endpointing,
                 barge_in=self._barge_in,
                 resample=self._resample,
             )
-            listen = partial(hear, call.hearing, self._hearing)
-            groups.append(Child("hearing", listen, restart="transient", shutdown=0))
+            # Nothing is owed to what nobody will answer, so it may be killed.
+            live = partial(hearing.live, self._hearing)
+            groups.append(Child("hearing", live, restart="transient", shutdown=0))
         return Supervisor(*groups, max_restarts=self._max_restarts, window=self._window)
 
     async def on_turn(self, session: Session, turn: Turn) -> None:

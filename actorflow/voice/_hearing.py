@@ -76,7 +76,6 @@ class Hearing:
         self._resample = resample
         self._barge_in = barge_in
         self._has_echo = session.metadata.get("echo") is True
-        self._is_deaf = False
         if session.audio.channels != 1:
             raise AudioFormatMismatchError("audio", (session.audio.channels,), "one channel")
         self._new_converter()
@@ -93,12 +92,18 @@ class Hearing:
             self._detector.frame_size, self._detector.sample_rate
         )
 
-    def begin_life(self, restarts: int) -> None:
-        """Begin with a detector that remembers nothing."""
+    async def live(self, pipeline: Pipeline, inbox: Inbox[Any]) -> None:
+        """Hear until the session ends. A second life has a detector that remembers nothing."""
+        restarts = inbox.ctx.incarnation - 1
         if restarts:
             self._detector = self._make_detector()
             self._new_converter()
             self._session.emit("session.hearing_restarted", restarts=restarts)
+        await pipeline.run(
+            ports=_HearingPorts(self),
+            event_sink=self._session.event_sink,
+            metadata={"session_id": self._session.id},
+        )
 
     def detect(self, chunk: AudioChunk) -> Iterable[_Frame]:
         """The frames that a piece of audio completes, and how likely each is speech."""
@@ -194,15 +199,3 @@ def hearing_pipeline(filters: Iterable[tuple[str, Any]]) -> Pipeline:
         source = line[-1].name
         line.append(stage(name, runner, stream_from=source, **_EDGE))
     return Pipeline.from_stages(*line, name="hearing")
-
-
-async def hear(hearing: Hearing, pipeline: Pipeline, inbox: Inbox[Any]) -> None:
-    """Hear until the session ends."""
-    hearing.begin_life(inbox.ctx.incarnation - 1)
-    session = hearing._session
-    with inbox.ctx.until_stop():
-        await pipeline.run(
-            ports=_HearingPorts(hearing),
-            event_sink=session.event_sink,
-            metadata={"session_id": session.id},
-        )
