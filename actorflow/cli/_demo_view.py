@@ -31,6 +31,7 @@ from actorflow.clock import monotonic
 from actorflow.pipeline import Run
 
 from . import _run_view
+from ._screen import can_draw
 
 LOOKS: Final[Mapping[State, tuple[str, str]]] = {
     State.NEW: ("○", "dim"),
@@ -166,7 +167,7 @@ def progress_of(run: Run) -> RenderableType:
 @contextmanager
 def open_view(console: Console) -> Iterator[View]:
     """Show a demo: live in a terminal, line by line elsewhere. Opened inside trio."""
-    if console.is_terminal:
+    if can_draw(console):
         # Drawn by trio's own thread, whenever `draw` is called.
         with Live(console=console, auto_refresh=False) as live:
             yield LiveView(live)

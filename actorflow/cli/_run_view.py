@@ -18,6 +18,8 @@ from actorflow.pipeline import RunResults
 from actorflow.runtime import RunHandle, RunPhase, RunStatus, StageState
 from actorflow.stages import StageResult
 
+from ._screen import can_draw
+
 LOOKS: Final[Mapping[StageState, tuple[str, str]]] = {
     StageState.WAITING: ("○", "dim"),
     StageState.QUEUED: ("○", "cyan"),
@@ -125,7 +127,7 @@ def open_view(console: Console, *, steps: bool, stages: bool) -> Iterator[View]:
 
     `steps` are what happens on the way, `stages` is what came of each.
     """
-    if console.is_terminal and (stages or steps):
+    if can_draw(console) and (stages or steps):
         with Live(console=console, auto_refresh=False) as live:
             yield LiveView(live, steps=steps)
     else:

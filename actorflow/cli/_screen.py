@@ -17,3 +17,8 @@ class Screen(Console):
         # rich would leave from here, in the middle of a stage or a sink.
         with suppress(SystemExit):
             super().on_broken_pipe()
+
+
+def can_draw(console: Console) -> bool:
+    """Whether a picture can be drawn over the one before."""
+    return console.is_terminal and not console.is_dumb_terminal
