@@ -113,6 +113,22 @@ def test_bash_completes_commands_options_and_files(
     assert offered in done.stdout.split()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no bash")
+def test_completion_is_installed_for_the_shell_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    for name in ("ZSH_VERSION", "FISH_VERSION", "BASH_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert run(monkeypatch, "--install-completion") == 0
+
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("_actorflow" in path.read_text("utf-8") for path in written)
+    assert "actorflow" in (tmp_path / ".bashrc").read_text("utf-8")
+
+
 def test_unknown_command_is_a_wrong_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
