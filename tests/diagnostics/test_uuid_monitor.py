@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import uuid
 from collections import OrderedDict
@@ -135,6 +136,16 @@ def test_each_id_is_forgotten_once_and_not_searched_for() -> None:
 
     assert window.size(999) == 10
     assert forgotten == 990
+
+
+@pytest.mark.spec("G79", "G84")
+def test_usual_window_is_five_minutes_and_fifty_thousand_ids() -> None:
+    options = inspect.signature(UuidCollisionMonitor).parameters
+
+    assert options["ttl_seconds"].default == 300
+    assert options["max_entries"].default == 50_000
+    assert options["max_skew_ms"].default == 5000
+    assert inspect.signature(ClockSkewDetector).parameters["max_skew_ms"].default == 5000
 
 
 # What counts as an id
