@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 from actorflow.errors import ActorflowError, MissingExtraError
 
@@ -17,6 +18,9 @@ def main() -> None:
     command line was wrong or the extra is not installed; others are those of a
     command. ACTORFLOW_DEBUG=1 in the environment asks for tracebacks.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Not every pipe can be told about arrows and dots; it gets a question mark for them.
+        sys.stdout.reconfigure(errors="replace")
     try:
         from ._app import app
     except ModuleNotFoundError as missing:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import os
 import re
 import shlex
 import shutil
@@ -12,6 +14,7 @@ import pytest
 import actorflow
 from actorflow import cli
 from actorflow.errors import InvalidArgumentError
+from tests.test_layers import ROOT
 
 cyclopts = pytest.importorskip("cyclopts")
 
@@ -134,6 +137,29 @@ def test_unknown_command_is_a_wrong_command_line(
 ) -> None:
     assert run(monkeypatch, "dmeo") == 2
     assert "dmeo" in capsys.readouterr().err
+
+
+def test_pipe_that_knows_no_signs_gets_question_marks() -> None:
+    program = "from actorflow.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, "run", "examples/first_pipeline.py"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n? " in done.stdout
+
+
+def test_output_may_go_to_something_without_an_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+
+    assert run(monkeypatch, "completion", "bash") == 0
+    assert "_actorflow" in out.getvalue()
 
 
 def test_missing_extra_is_one_line_and_no_traceback(
