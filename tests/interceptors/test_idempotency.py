@@ -96,6 +96,29 @@ def numbered() -> Stage:
     return Stage(*({"n": n} for n in range(1, 9)))
 
 
+def taking(seconds: float, stage: Stage) -> Any:
+    """The stage, which gets there after a while."""
+
+    async def slow() -> Any:
+        await trio.sleep(seconds)
+        return await stage()
+
+    return slow
+
+
+async def at_once(count: int, stage: Any, *interceptors: Any) -> list[StageResult]:
+    """The results of calls that begin together, in the order in which they end."""
+    found: list[StageResult] = []
+
+    async def one() -> None:
+        found.append(await call(stage, *interceptors))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(one)
+    return found
+
+
 # Scope
 
 
@@ -253,22 +276,11 @@ async def test_of_many_at_the_same_time_one_runs(count: int, autojump_clock: Moc
     store = InMemoryIdempotencyStore()
     once = IdempotencyInterceptor(store)
     stage = numbered()
-    found: list[Any] = []
 
-    async def slow() -> Any:
-        await trio.sleep(5)
-        return await stage()
-
-    async def one() -> None:
-        found.append((await call(slow, once)).output)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(count):
-            nursery.start_soon(one)
+    found = await at_once(count, taking(5, stage), once)
 
     assert stage.calls == 1
-    assert len(found) == count
-    assert all(output == found[0] for output in found)
+    assert [it.output for it in found] == [found[0].output] * count
     assert store._changes == {}
 
 
@@ -276,10 +288,7 @@ async def test_of_many_at_the_same_time_one_runs(count: int, autojump_clock: Moc
 async def test_waiting_has_an_end(autojump_clock: MockClock) -> None:
     once = IdempotencyInterceptor(wait_timeout_seconds=3)
     start = trio.current_time()
-
-    async def slow() -> Any:
-        await trio.sleep(10)
-        return {"n": 1}
+    slow = taking(10, Stage({"n": 1}))
 
     async with trio.open_nursery() as nursery:
         owner: list[StageResult] = []
@@ -302,10 +311,7 @@ async def test_cancelled_waiter_affects_nobody(autojump_clock: MockClock) -> Non
     once = IdempotencyInterceptor()
     stage = numbered()
     found: list[Any] = []
-
-    async def slow() -> Any:
-        await trio.sleep(2)
-        return await stage()
+    slow = taking(2, stage)
 
     async def wait(patience: float) -> None:
         with trio.move_on_after(patience):
@@ -349,10 +355,7 @@ async def test_store_that_cannot_wake_is_asked_now_and_then(autojump_clock: Mock
     store: Any = Polled()
     once = IdempotencyInterceptor(store)
     stage = numbered()
-
-    async def slow() -> Any:
-        await trio.sleep(2)
-        return await stage()
+    slow = taking(2, stage)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: call(slow, once))
@@ -429,21 +432,11 @@ async def test_final_failures_can_be_kept(step: Any, is_kept: bool) -> None:
 async def test_after_a_failure_one_of_the_waiting_runs(autojump_clock: MockClock) -> None:
     once = IdempotencyInterceptor()
     stage = Stage(LookupError("gone"), {"n": 2}, {"n": 3})
-    found: list[Any] = []
 
-    async def slow() -> Any:
-        await trio.sleep(1)
-        return await stage()
-
-    async def one() -> None:
-        found.append((await call(slow, once)).data)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(5):
-            nursery.start_soon(one)
+    found = await at_once(5, taking(1, stage), once)
 
     assert stage.calls == 2
-    assert sorted(found, key=len) == [{}, *[{"n": 2}] * 4]
+    assert sorted((it.data for it in found), key=len) == [{}, *[{"n": 2}] * 4]
 
 
 @pytest.mark.spec("W18", "W19", "30.12.2", "W2")
@@ -543,14 +536,7 @@ async def test_hit_runs_nothing_inside_and_all_tries_are_one_claim(
     inner = Recorder("inner")
     stage, once = Stage(TimeoutError(), {"n": 2}), IdempotencyInterceptor()
 
-    async with trio.open_nursery() as nursery:
-        results: list[StageResult] = []
-
-        async def one() -> None:
-            results.append(await call(stage, once, RetryInterceptor(), inner))
-
-        nursery.start_soon(one)
-        nursery.start_soon(one)
+    results = await at_once(2, stage, once, RetryInterceptor(), inner)
 
     assert stage.calls == 2
     assert [it.data for it in results] == [{"n": 2}] * 2
@@ -561,10 +547,7 @@ async def test_hit_runs_nothing_inside_and_all_tries_are_one_claim(
 async def test_hit_is_told(autojump_clock: MockClock) -> None:
     sink = RecordingEventSink(strict=True)
     once = IdempotencyInterceptor()
-
-    async def slow() -> Any:
-        await trio.sleep(1)
-        return {"n": 1}
+    slow = taking(1, Stage({"n": 1}))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: call(slow, once))
@@ -585,10 +568,7 @@ async def test_hit_is_told(autojump_clock: MockClock) -> None:
 async def test_waiting_for_a_result_is_told(autojump_clock: MockClock) -> None:
     sink = RecordingEventSink(strict=True)
     once = IdempotencyInterceptor()
-
-    async def slow() -> Any:
-        await trio.sleep(1)
-        return {"n": 1}
+    slow = taking(1, Stage({"n": 1}))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: call(slow, once, sink=sink, pipeline_run_id=None))
@@ -631,10 +611,7 @@ async def test_parameters_are_compared_by_meaning(first: Any, second: Any, is_sa
 async def test_other_parameters_fail_the_stage_at_once(autojump_clock: MockClock) -> None:
     sink = RecordingEventSink(strict=True)
     stage, once = numbered(), IdempotencyInterceptor()
-
-    async def slow() -> Any:
-        await trio.sleep(5)
-        return await stage()
+    slow = taking(5, stage)
 
     async with trio.open_nursery() as nursery:
         first: list[StageResult] = []
@@ -698,20 +675,10 @@ async def test_parameters_without_a_canonical_form_fail_the_stage() -> None:
 async def test_claim_lasts_as_long_as_the_stage_runs(autojump_clock: MockClock) -> None:
     once = IdempotencyInterceptor(lease_seconds=3, wait_timeout_seconds=1000)
     stage = numbered()
-    found: list[Any] = []
 
-    async def slow() -> Any:
-        await trio.sleep(100)
-        return await stage()
+    found = await at_once(2, taking(100, stage), once)
 
-    async def one() -> None:
-        found.append((await call(slow, once)).data)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(one)
-        nursery.start_soon(one)
-
-    assert found == [{"n": 1}] * 2
+    assert [it.data for it in found] == [{"n": 1}] * 2
 
 
 @pytest.mark.spec("W21")
@@ -769,9 +736,7 @@ async def test_renewal_that_fails_once_is_tried_again(
                 raise ConnectionError
             return await self.store.renew(key, **more)
 
-    async def slow() -> Any:
-        await trio.sleep(10)
-        return {"n": 1}
+    slow = taking(10, Stage({"n": 1}))
 
     result = await call(slow, protected_by(Flaky(), lease_seconds=3))
 
@@ -1205,10 +1170,7 @@ async def test_cancellation_at_any_moment_leaves_no_claim(
     distant = Distant()
     once = protected_by(distant, on_cancel=on_cancel, lease_seconds=1.5)
     stage = Stage({"n": 1})
-
-    async def slow() -> Any:
-        await trio.sleep(1)
-        return await stage()
+    slow = taking(1, stage)
 
     seconds = tick * 0.1 + 0.05
 
