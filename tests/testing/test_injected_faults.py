@@ -82,7 +82,7 @@ async def test_method_fails_at_the_call_that_was_named(autojump_clock: MockClock
     broken = faulty(service, ask=fault)
 
     assert await broken.ask(1) == 1
-    with pytest.raises(OSError, match="down"):
+    with trio.testing.assert_checkpoints(), pytest.raises(OSError, match="down"):
         await broken.ask(2)
     assert await broken.ask(3, times=2) == 6
     assert service.calls == [1, 3]

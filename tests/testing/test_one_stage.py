@@ -44,6 +44,7 @@ async def test_stage_can_be_called_with_a_context_made_by_hand() -> None:
 
     assert await shout(ctx) == {"text": "HI"}
     recorded.assert_emitted("app.shouted", loud=True)
+    assert (ctx.attempt, ctx.try_number, dict(ctx.config)) == (1, 1, {})
 
 
 def test_context_has_what_was_given() -> None:
