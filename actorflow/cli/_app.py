@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, CycloptsPanel, Parameter, UnusedCliTokensError
 
 from actorflow._version import __version__
+
+
+def _panel_of(error: CycloptsError) -> object:
+    """What is wrong with the command line; what a pipeline is given is often put in a wrong place."""
+    chain = error.command_chain or ()
+    is_input = isinstance(error, UnusedCliTokensError) and "run" in chain
+    hint = "\nThe text that a run begins with goes after --input." if is_input else ""
+    return CycloptsPanel(f"{error}{hint}")
+
 
 app = App(
     name="actorflow",
@@ -13,6 +22,7 @@ app = App(
     " see the tracebacks of errors.",
     help_format="plaintext",
     version=__version__,
+    error_formatter=_panel_of,
     # Most defaults are "no" and "nothing".
     default_parameter=Parameter(show_default=False),
 )

@@ -139,6 +139,15 @@ def test_unknown_command_is_a_wrong_command_line(
     assert "dmeo" in capsys.readouterr().err
 
 
+def test_text_in_the_place_of_an_option_is_told_where_it_belongs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "run", "support.py", "hello") == 2
+    assert "goes after --input" in capsys.readouterr().err
+    assert run(monkeypatch, "doctor", "hello") == 2
+    assert "--input" not in capsys.readouterr().err
+
+
 def test_pipe_that_knows_no_signs_gets_question_marks() -> None:
     program = "from actorflow.cli import main; main()"
     done = subprocess.run(
