@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final, final
 from uuid import UUID
 
@@ -149,8 +149,7 @@ class BoundEventSink:
     @property
     def enter_stage(self) -> EnterStage | None:
         """`AmbientSink.enter_stage` of the sink behind, which may raise nothing here."""
-        enter = entry_of(self._sink)
-        return None if enter is None else partial(_enter_quietly, enter)
+        return entry_of(self._sink)
 
     def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool | None:
         """Stamp an event and hand it over without waiting.
@@ -206,13 +205,6 @@ class BoundEventSink:
     def _payload(self, type: str, data: Mapping[str, Any] | None, seq: int) -> dict[str, Any]:
         _warn_if_reserved(type)
         return stamp(data, self._common, seq, iso_now())
-
-
-def _enter_quietly(enter: EnterStage, *, pipeline_run_id: str | None, stage: str) -> None:
-    try:
-        enter(pipeline_run_id=pipeline_run_id, stage=stage)
-    except Exception as error:  # noqa: BLE001 - sinks are user code
-        log_failure("stage.started", error)
 
 
 def check_event_type(type: object) -> None:

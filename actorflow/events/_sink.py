@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Protocol, final, runtime_checkable
 
 from actorflow.errors import InvalidEventSinkError
+
+from ._log_failure import log_failure
 
 
 @runtime_checkable
@@ -162,9 +165,16 @@ def _declined(**_: object) -> bool:
 
 
 def entry_of(sink: EventSink) -> EnterStage | None:
-    """How to tell `sink` that a task begins to run a stage; None if it does not care."""
+    """How to tell `sink`, which may raise, that a task begins to run a stage; None if it does not care."""
     enter_stage: EnterStage | None = getattr(sink, "enter_stage", None)
-    return enter_stage
+    return None if enter_stage is None else partial(_enter_quietly, enter_stage)
+
+
+def _enter_quietly(enter: EnterStage, *, pipeline_run_id: str | None, stage: str) -> None:
+    try:
+        enter(pipeline_run_id=pipeline_run_id, stage=stage)
+    except Exception as error:  # noqa: BLE001 - sinks are user code
+        log_failure("stage.started", error)
 
 
 async def flush_sink(sink: EventSink) -> None:

@@ -298,11 +298,20 @@ async def test_sink_that_raises_on_entry_does_not_hurt_the_stage(
         def enter_stage(self, **_: Any) -> None:
             raise RuntimeError("out of order")
 
-    await Pipeline.from_stages(stage(nothing)).run(event_sink=Broken())
+    collector = Collector()
+    headers = []
+
+    async def look(ctx: StageContext) -> None:
+        headers.append(trace_headers())
+
+    both = TeeEventSink(Broken(), collector.sink)
+    await UnifiedStageGraph([StageSpec("look", look)]).run(PipelineContext(), event_sink=both)
 
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         "event_emit_failed"
     ]
+    # What one of them does is nothing to the others.
+    assert headers[0].keys() == {"traceparent"}
 
 
 class RecordingEventSinkThatCares:
