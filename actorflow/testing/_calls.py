@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from random import Random
 from types import MappingProxyType
 from typing import Final, TypeAlias, TypeVar, cast, final
 from zlib import crc32
@@ -46,6 +45,8 @@ M = TypeVar("M")
 
 # What is still on its way when the last thing in the script has happened.
 _AFTERWARDS: Final = 5.0
+# As often as it takes, and soon after an outage is over.
+_PATIENT: Final = Reconnect(max_attempts=1_000_000, base_delay_ms=100, max_delay_ms=100)
 # The first instant of 2020, where seeded ids begin as well.
 _BEGINNING: Final = 1_577_836_800.0
 
@@ -349,8 +350,7 @@ async def place_call(
                 network.connect,
                 audio=audio,
                 metadata=metadata,
-                # As often as it takes, and after the same delays every time.
-                reconnect=Reconnect(max_attempts=1_000_000, random=Random(0)),  # noqa: S311
+                reconnect=_PATIENT,
             ) as session:
                 caller = _Caller(session, network, heard, speaker)
                 async with trio.open_nursery() as nursery:
