@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any, Final, final
 
 import attrs
@@ -27,8 +28,9 @@ from ._worker import OwnedByBlock, Worker
 
 _logger: Final = logging.getLogger("actorflow.events")
 
-# How many events an exporter gets at a time.
-_BATCH: Final = 100
+# How many events an exporter gets at a time. Each export of a file is a trip to a thread,
+# which costs as much as writing a dozen events.
+_BATCH: Final = 500
 # How long the actor lets events come together. Waking it costs more than an event.
 _LINGER: Final = 0.02
 
@@ -144,7 +146,7 @@ class AnalyticsSink(OwnedByBlock):
     async def _export_pending(self) -> None:
         async with self._exporting:
             while self._pending:
-                batch = [self._pending[place] for place in range(min(_BATCH, len(self._pending)))]
+                batch = list(islice(self._pending, _BATCH))
                 error = await self._export([entry.event for entry in batch])
                 # Only now: an export that was cancelled is repeated.
                 for entry in batch:

@@ -367,6 +367,8 @@ class Run:
             )
         # From here on nobody can change how it ended.
         self._ended_at = clock.timestamp()
+        self._state.let_go()
+        self._nursery = None
         stage_results = self._stage_results()
         self._results = results = self._results_with(stage_results)
         if self._crash is not None:

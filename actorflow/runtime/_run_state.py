@@ -299,6 +299,14 @@ class RunState:
         self._stop()
         return self._take_commands()
 
+    def let_go(self) -> None:
+        """Forget who was to be asked, because nothing is left to decide.
+
+        With them the state and its run would keep each other, and all outputs, until
+        the next garbage collection.
+        """
+        del self._read_inputs, self._fail_uncalled
+
     # Moving on
 
     def _advance(self, now: float) -> list[Command]:

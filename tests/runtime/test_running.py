@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import threading
+import weakref
 from contextvars import ContextVar
 from typing import Any
 
@@ -643,6 +645,20 @@ async def test_context_variables_of_a_stage_reach_neither_the_next_one_nor_the_c
 
     assert seen == ["caller"] * 4
     assert SEEN.get() == "caller"
+
+
+async def test_run_that_is_over_needs_no_garbage_collection() -> None:
+    graph = UnifiedStageGraph([spec("a", nothing), spec("b", nothing, "a")])
+    gc.collect()
+    gc.disable()
+    try:
+        results = await graph.run()
+        output = weakref.ref(results["a"])
+        del results
+
+        assert output() is None
+    finally:
+        gc.enable()
 
 
 # Limits
