@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, final
 import attrs
 import trio
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from actorflow import clock
@@ -66,13 +67,13 @@ def serve(
     /,
     *,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))] = 8000,
     cert: Path | None = None,
     key: Path | None = None,
     phone: str | None = None,
     authenticate: str | None = None,
     config: str | None = None,
-    drain: float = 30.0,
+    drain: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0,
     events: Annotated[Path | None, Parameter(alias="-e")] = None,
     as_json: Annotated[bool, Parameter("--json", negative="")] = False,
     traceback: Annotated[bool, Parameter(negative="")] = False,

@@ -3,19 +3,27 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, final
 from urllib.parse import SplitResult, urlsplit
 
 import trio
 from trio_websocket import ConnectionRejected, wrap_client_stream
 
-from actorflow.errors import AuthDeniedError, ConnectionLostError, InvalidArgumentError
+from actorflow.errors import (
+    ActorflowError,
+    AuthDeniedError,
+    ConnectionLostError,
+    InvalidArgumentError,
+)
 from actorflow.protocol import MAX_MESSAGE_SIZE, PROTOCOL
 from actorflow.transport import Connection, WebsocketConnection
 
 _Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _PORTS: Final[Mapping[str, int]] = {"ws": 80, "wss": 443}
+
+
+_NO_WEBSOCKET: Final = "gives no answer that a websocket would"
 
 
 @asynccontextmanager
@@ -37,13 +45,14 @@ async def connect_websocket(
         stream = await _open_stream(parts, ssl_context)
     if stream is None:
         raise ConnectionLostError(1006, f"no connection within {timeout:g} s")
+    connection: Connection | None = None
     try:
         async with trio.open_nursery() as nursery:
             connection = await _shake_hands(nursery, stream, parts, headers, timeout)
             yield connection
             nursery.cancel_scope.cancel()
     except ExceptionGroup as group:
-        raise _reason_of(group) from None
+        raise _reason_of(group, parts.netloc, is_connected=connection is not None) from None
     finally:
         await trio.aclose_forcefully(stream)
 
@@ -68,6 +77,37 @@ async def _open_stream(parts: SplitResult, ssl_context: ssl.SSLContext | None) -
         raise ConnectionLostError(1006, f"nobody answers at {host}:{port}") from error
 
 
+@final
+class _Line:
+    """A stream that tells when it has ended, whoever hung up.
+
+    trio-websocket would wait for the answer to a handshake all the same.
+    """
+
+    def __init__(self, stream: _Stream) -> None:
+        self.hung_up = trio.CancelScope()
+        """Cancelled when it has."""
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        except trio.BrokenResourceError:
+            self.hung_up.cancel()
+            raise
+        if not data:
+            self.hung_up.cancel()
+        return data
+
+    async def send_all(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def aclose(self) -> None:
+        # What came was no answer, or the conversation is over.
+        self.hung_up.cancel()
+        await self._stream.aclose()
+
+
 async def _shake_hands(
     nursery: trio.Nursery,
     stream: _Stream,
@@ -76,12 +116,14 @@ async def _shake_hands(
     timeout: float,
 ) -> Connection:
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    with trio.move_on_after(timeout):
+    line = _Line(stream)
+    with trio.move_on_after(timeout), trio.CancelScope() as line.hung_up:
         if isinstance(stream, trio.SSLStream):
             await _secure(stream, parts.netloc)
         websocket = await wrap_client_stream(
             nursery,
-            stream,
+            # It asks for a socket or TLS, and uses what a line has.
+            line,  # type: ignore[arg-type]
             parts.netloc,
             resource,
             subprotocols=[PROTOCOL],
@@ -89,6 +131,8 @@ async def _shake_hands(
             max_message_size=MAX_MESSAGE_SIZE,
         )
         return WebsocketConnection(websocket, stream, parts.netloc)
+    if line.hung_up.cancelled_caught:
+        raise ConnectionLostError(1006, f"{parts.netloc} {_NO_WEBSOCKET}")
     raise ConnectionLostError(1006, f"no answer within {timeout:g} s")
 
 
@@ -104,11 +148,14 @@ async def _secure(stream: trio.SSLStream[trio.SocketStream], where: str) -> None
         raise ConnectionLostError(1006, why) from error
 
 
-def _reason_of(group: ExceptionGroup[Exception]) -> Exception:
+def _reason_of(group: ExceptionGroup[Exception], where: str, *, is_connected: bool) -> Exception:
     # The nursery makes a group of whatever one of the library's tasks raises.
     (first, *_) = group.exceptions
-    if not isinstance(first, ConnectionRejected):
+    if isinstance(first, ActorflowError) or is_connected:
         return first
+    if not isinstance(first, ConnectionRejected):
+        # The parsers below the library stumble in their own ways over what is no HTTP.
+        return ConnectionLostError(1006, f"{where} {_NO_WEBSOCKET}")
     if first.status_code >= 500:
         return ConnectionLostError(1006, f"the server answered with status {first.status_code}")
     reason = (first.body or b"").decode("utf-8", "replace")

@@ -1,19 +1,23 @@
-"""Sessions over TLS, with certificates of an authority that the test makes."""
+"""Sockets of the client: TLS, and servers that are none of ours."""
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trustme
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serve_websocket
 
 from actorflow.client import ClientSession, open_session
-from actorflow.errors import ConnectionLostError
-from actorflow.protocol import ReplyText
+from actorflow.errors import ConnectionLostError, ProtocolViolationError
+from actorflow.protocol import PROTOCOL, CloseCode, ReplyText
 from actorflow.server import Server, ServerConfig, Session, Turn, open_server
 
 
@@ -79,9 +83,56 @@ async def test_server_without_tls_is_told(trusting: ssl.SSLContext) -> None:
 
 async def test_client_without_tls_is_turned_away(authority: trustme.CA) -> None:
     async with serving(authority) as server:
-        with pytest.raises(ConnectionLostError):
-            async with open_session(server.url.replace("wss:", "ws:"), connect_timeout=0.3):
+        with pytest.raises(ConnectionLostError, match="gives no answer that a websocket would"):
+            async with open_session(server.url.replace("wss:", "ws:")):
                 pass
+
+
+@pytest.mark.parametrize("how", ["politely", "rudely", "nonsense", "wrongly"])
+async def test_server_that_does_not_answer_the_handshake_is_told(how: str) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        match how:
+            case "nonsense":
+                await stream.send_all(b"220 mail.example.org\r\n\r\n")
+                await stream.receive_some()
+            case "wrongly":
+                await stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+                await stream.receive_some()
+            case "rudely":
+                # Without the time that TCP takes for it: the other end sees a reset.
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve)
+        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        with trio.fail_after(5), pytest.raises(ConnectionLostError, match="gives no answer"):
+            async with open_session(url):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+async def test_server_that_speaks_another_language_is_left() -> None:
+    closed: list[CloseReason | None] = []
+
+    async def answer(request: WebSocketRequest) -> None:
+        websocket = await request.accept(subprotocol=PROTOCOL)
+        await websocket.get_message()
+        await websocket.send_message("Bonjour!")
+        with pytest.raises(ConnectionClosed) as caught:
+            await websocket.get_message()
+        closed.append(caught.value.reason)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve_websocket, answer, "127.0.0.1", 0, None))
+        with trio.fail_after(5), pytest.raises(ProtocolViolationError):
+            async with open_session(f"ws://127.0.0.1:{server.port}"):
+                pass
+        nursery.cancel_scope.cancel()
+
+    assert [reason and reason.code for reason in closed] == [CloseCode.BAD_DATA]
 
 
 async def test_silent_client_holds_a_connection_only_for_a_handshake(
