@@ -198,6 +198,13 @@ async def test_actor_lets_events_come_together_for_a_moment(mock_clock: MockCloc
         await sink.emit(type="7", data=None)
         assert exporter.types[-1] == "7"
 
+        # Also when it gets that full while it waits for more.
+        try_all(sink, "8")
+        await wait_all_tasks_blocked()
+        try_all(sink, "9", "10", "11")
+        await wait_all_tasks_blocked()
+        assert exporter.types[-4:] == ["8", "9", "10", "11"]
+
 
 @pytest.mark.spec("E102")
 async def test_full_queue_refuses_counts_and_logs(caplog: pytest.LogCaptureFixture) -> None:

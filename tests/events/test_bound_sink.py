@@ -468,3 +468,20 @@ def test_sink_that_raises_when_asked_misses_the_event(caplog: pytest.LogCaptureF
     # Its number is used up, so that the gap can be seen.
     assert sink.last_seq == 1
     assert [record.message for record in caplog.records] == ["event_emit_failed"]
+
+
+@pytest.mark.spec("E14")
+async def test_without_patience_a_full_sink_is_given_up_at_once(autojump_clock: MockClock) -> None:
+    class Full:
+        async def emit(self, **_: Any) -> None:
+            await trio.sleep_forever()
+
+        def try_emit(self, **_: Any) -> bool:
+            return False
+
+    sink = BoundEventSink(Full(), emit_timeout=0)
+    start = trio.current_time()
+
+    await sink.emit(type="a", data=None)
+
+    assert (sink.undelivered, trio.current_time()) == (1, start)
