@@ -208,7 +208,8 @@ class ChunkQueue(Generic[T]):
           InvalidAudioError: for None, which stands for the end.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        duration_ms = self._measure(item)
+        has_length = self._max_ms is not None or item is None
+        duration_ms = self._measure(item) if has_length else 0.0
         if self._is_closed:
             await self._yield()
             return False
@@ -255,12 +256,15 @@ class ChunkQueue(Generic[T]):
         while waiting loses nothing.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._items:
-            item = self._next()
-            self._turns -= 1
-            if self._turns <= 0 or self._now() >= self._turn_ends:
-                await self._yield()
-            return item
+        if not self._items:
+            return await self._wait_for_item()
+        item = self._next()
+        self._turns -= 1
+        if self._turns <= 0 or self._now() >= self._turn_ends:
+            await self._yield()
+        return item
+
+    async def _wait_for_item(self) -> T | None:
         if self._is_closed:
             await self._yield()
             return None
@@ -286,9 +290,17 @@ class ChunkQueue(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        item = await self.get()
-        if item is None:
-            raise StopAsyncIteration
+        # `get` once more, because calling it for every item would be felt.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._items:
+            last = await self._wait_for_item()
+            if last is None:
+                raise StopAsyncIteration
+            return last
+        item = self._next()
+        self._turns -= 1
+        if self._turns <= 0 or self._now() >= self._turn_ends:
+            await self._yield()
         return item
 
     # Ending
