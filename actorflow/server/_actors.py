@@ -130,16 +130,19 @@ class SessionActor(Actor[Any]):
 
     async def receive(self, message: object) -> None:
         """Carry out one wish, then whatever else there is to do."""
-        match message:
-            case Attach(link):
-                await self._attach(link)
-            case Down(ref, reason):
-                self._ended(ref, reason)
-            case GraceOver(detached_at):
-                self._end_if_still_away(detached_at)
-            case IdleCheck():
-                self._end_if_idle()
-        await self._do_what_is_due()
+        # While its tree is being stopped nothing can be spawned any more. `on_stop` comes
+        # next, and does what is left to do.
+        with suppress(ActorStoppedError):
+            match message:
+                case Attach(link):
+                    await self._attach(link)
+                case Down(ref, reason):
+                    self._ended(ref, reason)
+                case GraceOver(detached_at):
+                    self._end_if_still_away(detached_at)
+                case IdleCheck():
+                    self._end_if_idle()
+            await self._do_what_is_due()
 
     async def _do_what_is_due(self) -> None:
         session = self._session
@@ -156,6 +159,11 @@ class SessionActor(Actor[Any]):
 
     async def _attach(self, link: Link) -> None:
         session = self._session
+        if self._has_hung_up:
+            assert session.ending is not None
+            timeout = session.config.close_timeout
+            await close_link(link, session.ending.code, session.ending.reason, timeout)
+            return
         replaced = session.link
         await self._stop_tasks()
         if replaced is not None:
@@ -258,7 +266,8 @@ class SessionActor(Actor[Any]):
         timeout = self._session.config.close_timeout
         with trio.move_on_after(timeout):
             # The last words: the writer ends when it has none left.
-            await self._tasks[0].wait_stopped()
+            for writer in self._tasks[:1]:
+                await writer.wait_stopped()
         await self._stop_tasks()
         await close_link(link, code, reason, timeout)
 

@@ -201,7 +201,7 @@ class Sessions:
         except StartFailedError:
             # It may have begun without what should work beside it, and forgotten itself.
             self._open.pop(session.id, None)
-            return _CRASHED
+            return _why_over(session, _CRASHED)
         data = {
             "session_id": session.id,
             "principal": principal.id,
@@ -245,7 +245,7 @@ class Sessions:
         try:
             await session.actor.tell(Attach(link))
         except ActorStoppedError:
-            return Refusal(CloseCode.GOING_AWAY, "the session has just ended")
+            return _why_over(session, Refusal(CloseCode.GOING_AWAY, SHUTDOWN))
         return link
 
     async def _refuse(
@@ -269,6 +269,13 @@ class Sessions:
         del self._open[session.id]
         self._past.add(session.counters)
         self._changed.set()
+
+
+def _why_over(session: Session, otherwise: Refusal) -> Refusal:
+    ending = session.ending
+    if ending is None or ending.reason == CRASH:
+        return otherwise
+    return Refusal(ending.code, ending.reason)
 
 
 async def _first_message(

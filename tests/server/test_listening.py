@@ -39,6 +39,7 @@ from actorflow.protocol import (
 from actorflow.server import ListeningApp, ServerConfig, Session, Turn
 from actorflow.server._forwarding import is_forwarded
 from actorflow.stages import StageContext
+from actorflow.testing import RecordingEventSink
 from tests.server.caller import PIECE, Caller, echo, open_house
 
 Answer = Callable[[Session, Turn], Awaitable[None]]
@@ -310,6 +311,69 @@ async def test_client_is_turned_away_when_the_application_cannot_listen(
         assert [it.code for it in caller.said(Error)] == [error]
         await wait_all_tasks_blocked()
         assert house.states == {}
+
+
+@attrs.define
+class Ending:
+    """A sink that does something when a session is opened."""
+
+    happens: Callable[[], object]
+    events: RecordingEventSink = attrs.field(factory=RecordingEventSink)
+
+    async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+        await self.events.emit(type=type, data=data)
+        if type == "session.opened":
+            self.happens()
+
+    def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool | None:
+        return self.events.try_emit(type=type, data=data)
+
+
+@pytest.mark.spec("A115", "A83")
+async def test_session_that_ends_before_it_has_a_connection_closes_it(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Ears()
+
+    def close() -> None:
+        assert app.session is not None
+        app.session.close("closed at once")
+
+    async with open_house(app=app, recording=Ending(close)) as house:
+        caller = Caller(house.connect()[0])
+        await caller.say(Start())
+
+        assert await caller.hear_to_the_end() == (CloseCode.NORMAL, "closed at once")
+    assert caplog.records == []
+
+
+@pytest.mark.spec("A115", "A83")
+async def test_session_that_is_drained_while_it_is_connected_says_so(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for steps in range(40):
+        async with open_house() as house:
+            caller = Caller(house.connect()[0])
+            await caller.say(Start())
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            await house.sessions.drain()
+
+            assert await caller.hear_to_the_end() == (CloseCode.GOING_AWAY, "server_shutdown")
+    assert caplog.records == []
+
+
+@pytest.mark.spec("A115", "A83")
+async def test_session_whose_server_ends_while_it_is_connected_crashes_nothing(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for steps in range(40):
+        async with open_house() as house:
+            caller = Caller(house.connect()[0])
+            await caller.say(Start(), UserText("hello"))
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+    assert caplog.records == []
 
 
 # What was heard
@@ -636,3 +700,18 @@ async def test_interrupted_run_ends_for_the_reason_of_the_interruption(
         assert [event.data["reason"] for event in events] == ["barge_in", "barge_in"]
         assert endings == []
         assert caller.said(TurnCompleted) == []
+
+
+@pytest.mark.spec("A98")
+async def test_words_are_sent_although_their_sample_is_torn(autojump_clock: MockClock) -> None:
+    async def torn(session: Session, turn: Turn) -> None:
+        await turn.send_audio(b"\1", text="hello")
+        await turn.send_audio(b"\0")
+
+    async with open_house(torn) as house:
+        caller = await house.call()
+        await caller.say(UserText("hello"))
+        await caller.hear_a(TurnCompleted)
+
+        assert [it.delta for it in caller.said(ReplyText)] == ["hello"]
+        assert [it.data for it in caller.said(ReplyAudio)] == [b"\1\0"]
