@@ -175,6 +175,8 @@ class Session:
         self.actor: ActorRef[Any] | None = None
         self.wake: Callable[[], None] = _nobody_is_there_yet
         """Lets the session actor look at what there is to do."""
+        self.app_data: Any = None
+        """Whatever the application wants to keep with the session."""
         self.is_draining = False
         self.opened_at: Final = trio.current_time()
         self.last_active = self.opened_at

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, final
 from uuid import NAMESPACE_URL, UUID, uuid5
-from weakref import WeakKeyDictionary
 
 import attrs
 import trio
@@ -102,11 +101,10 @@ class VoiceApp:
         self._ports = ports
         self._max_restarts = max_restarts
         self._window = window
-        self._calls: WeakKeyDictionary[Session, _Call] = WeakKeyDictionary()
 
     def on_session(self, session: Session) -> Supervisor:
         """Return what works for a session: who hears, who remembers, and companions."""
-        call = self._calls[session] = _Call()
+        call = session.app_data = _Call()
         groups: list[Child[Any]] = []
         if self._memory is not None:
             scribe = _Scribe(session, call, self._memory, self._memory_timeout)
@@ -130,7 +128,7 @@ class VoiceApp:
 
     async def on_turn(self, session: Session, turn: Turn) -> None:
         """Run the pipeline for what the user wants."""
-        call = self._calls[session]
+        call: _Call = session.app_data
         said = await self._said_in(session, turn)
         if call.hearing is not None:
             call.hearing.user_turn = said

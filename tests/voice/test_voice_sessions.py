@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -660,3 +662,21 @@ async def test_endpointing_can_be_chosen(autojump_clock: MockClock) -> None:
         await caller.hear_a(TurnCompleted)
 
         assert [it.text for it in caller.said(Transcript)] == ["abc def"]
+
+
+@pytest.mark.spec("A136", "A105")
+async def test_nothing_holds_on_to_a_session_that_is_over(autojump_clock: MockClock) -> None:
+    app = assistant(memory=InMemoryStore())
+    async with open_house(app=app) as house:
+        caller = await house.call()
+        await talk(caller, *spoken("abc"))
+        await caller.hear_a(TurnCompleted)
+        (session,) = house.sessions._all()
+        gone = weakref.ref(session)
+        del session
+        await caller.say(End("session"))
+        await caller.hear_to_the_end()
+        await wait_all_tasks_blocked()
+        gc.collect()
+
+        assert gone() is None
