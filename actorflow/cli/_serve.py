@@ -42,7 +42,7 @@ _LINES: Final[Mapping[str, str]] = {
     "session.hearing_restarted": "hearing broke and began anew",
     "session.detached": "lost its connection ({reason}), waits {grace_seconds:g} s",
     "session.resumed": "came back after {detached_seconds:.1f} s",
-    "session.closed": "closed with {code} after {turns} turns: {reason}",
+    "session.closed": "closed with {code} ({reason}), turns: {turns}",
 }
 
 
@@ -291,7 +291,7 @@ class PlainLog(Log):
         self._line(waiting_for(names))
 
     def ended(self, server: Server) -> None:
-        self._line(f"stopped after {server.statistics().turns} turns")
+        self._line(f"stopped, turns: {server.statistics().turns}")
 
     def _line(self, text: str) -> None:
         _say(f"{clock.monotonic() - self._start:8.2f} s  {text}")

@@ -219,8 +219,8 @@ async def test_what_happens_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[2].startswith("Talk to it: actorflow talk ws://127.0.0.1:")
     told = [line.split(" s  ", 1)[1] for line in lines[3:]]
     assert "opened from 127.0.0.1:" in told[0]
-    assert told[1].endswith("closed with 1000 after 1 turns: ended by the client")
-    assert told[-1] == "stopped after 1 turns"
+    assert told[1].endswith("closed with 1000 (ended by the client), turns: 1")
+    assert told[-1] == "stopped, turns: 1"
 
 
 async def test_json_has_an_object_in_each_line(
@@ -262,7 +262,7 @@ async def test_who_is_waited_for_is_told(
 
     waiting = "Interrupted; waiting for 1 session (draining). Ctrl-C again leaves at once."
     assert sum(line.endswith(waiting) for line in lines) == 1
-    assert lines[-1].endswith("stopped after 1 turns")
+    assert lines[-1].endswith("stopped, turns: 1")
 
 
 def test_turned_away_clients_have_no_session(capsys: pytest.CaptureFixture[str]) -> None:

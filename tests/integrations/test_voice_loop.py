@@ -139,6 +139,7 @@ async def test_machine_speaks_is_heard_and_is_answered(
     record_property("whole_loop_s", round(time.perf_counter() - began, 2))
 
 
+@pytest.mark.spec("A82", "A97", "A98", "A100", "A102")
 async def test_voice_in_the_middle_of_an_answer_breaks_it_off() -> None:
     from examples.voice_assistant import ANSWERS as KNOWN, memory
 

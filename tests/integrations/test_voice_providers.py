@@ -90,6 +90,7 @@ def test_detector_refuses_what_is_no_frame() -> None:
         SileroDetector().probability(bytes(640))
 
 
+@pytest.mark.spec("A46")
 @needs_extra
 def test_adapters_are_what_their_protocols_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
