@@ -182,6 +182,15 @@ def test_every_guarantee_leads_to_what_shows_it() -> None:
     assert [row for row in rows if not LINK.search(row)] == []
 
 
+def test_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
+    rows = rows_of((ROOT / "README.md").read_text("utf-8"), "Measured")
+    report = (ROOT / "docs" / "reference" / "benchmarks.md").read_text("utf-8")
+    figures = {it for row in rows for it in re.findall(r"\d[\d,.]*", row)}
+
+    assert len(figures) >= 8
+    assert figures - {*re.findall(r"\d[\d,.]*", report)} == set()
+
+
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_tests_that_are_named_exist(path: Path) -> None:
     assert [
