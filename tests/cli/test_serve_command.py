@@ -78,6 +78,7 @@ def serve(
     return call
 
 
+@pytest.mark.spec("A151")
 @pytest.mark.parametrize(
     ("target", "told"),
     [
@@ -111,6 +112,7 @@ def test_other_variables_of_the_target_have_to_be_there(serve: Serve) -> None:
     assert "app is not a ServerConfig" in serve("parrot.py", "--config", "app")[1]
 
 
+@pytest.mark.spec("A151")
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -132,6 +134,7 @@ def test_option_that_cannot_be_followed_is_told(
     assert told in err
 
 
+@pytest.mark.spec("A151")
 def test_port_that_is_taken_is_told(serve: Serve) -> None:
     async def hold() -> tuple[int, str]:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -247,6 +250,7 @@ async def test_json_has_an_object_in_each_line(
     assert recorded[-1] == "session.closed"
 
 
+@pytest.mark.spec("A151")
 async def test_who_is_waited_for_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +302,7 @@ def start(directory: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict
     return process, json.loads(first)
 
 
+@pytest.mark.spec("A151")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_in_order(tmp_path: Path, number: signal.Signals) -> None:
     process, opened = start(tmp_path)
@@ -310,6 +315,7 @@ def test_signal_stops_in_order(tmp_path: Path, number: signal.Signals) -> None:
     assert json.loads(out.splitlines()[-1])["type"] == "server.ended"
 
 
+@pytest.mark.spec("A151")
 def test_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
     process, opened = start(tmp_path)
 

@@ -123,6 +123,7 @@ def read_wave() -> tuple[int, bytes]:
         return file.getframerate(), file.readframes(file.getnframes())
 
 
+@pytest.mark.spec("A152")
 def test_text_is_answered_and_the_answer_written(talk: Talk) -> None:
     with serving(Echo()) as url:
         code, out, err = talk(url, "--text", "hello", "--out", "answer.wav")
@@ -136,6 +137,7 @@ def test_text_is_answered_and_the_answer_written(talk: Talk) -> None:
     assert read_wave() == (16_000, b"\x01\x00" * (SECOND // 2))
 
 
+@pytest.mark.spec("A152")
 def test_wave_file_is_spoken_as_fast_as_it_plays(talk: Talk) -> None:
     app = Echo()
     write_wave(b"\x02\x00" * 8000)
@@ -165,6 +167,7 @@ def test_wave_file_is_spoken_as_fast_as_it_plays(talk: Talk) -> None:
     assert read_wave() == (16_000, b"\x02\x00" * 8000)
 
 
+@pytest.mark.spec("A152")
 def test_answer_can_be_broken_off(talk: Talk) -> None:
     with serving(Echo()) as url:
         code, out, _ = talk(url, "--text=hi", "--interrupt-after=0.3", "--out=answer.wav")
@@ -200,6 +203,7 @@ def test_turn_without_an_answer_is_told(talk: Talk, text: str, code: int, line: 
     assert line in out
 
 
+@pytest.mark.spec("A152")
 def test_session_that_the_server_ends_is_told(talk: Talk) -> None:
     with serving(Echo()) as url:
         code, out, err = talk(url, "--text", "leave")
@@ -209,6 +213,7 @@ def test_session_that_the_server_ends_is_told(talk: Talk) -> None:
     assert err == ""
 
 
+@pytest.mark.spec("A152")
 def test_nobody_there_is_one_error(talk: Talk) -> None:
     code, out, err = talk("ws://127.0.0.1:9", "--text", "hello")
 
@@ -347,6 +352,7 @@ class Chatty:
             await trio.sleep_forever()
 
 
+@pytest.mark.spec("A152")
 @pytest.mark.parametrize(("option", "echo"), [([], True), (["--headphones"], False)])
 def test_microphone_is_heard_and_the_speaker_plays_until_ctrl_c(
     talk: Talk, monkeypatch: pytest.MonkeyPatch, option: list[str], echo: bool

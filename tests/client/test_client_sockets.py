@@ -56,6 +56,7 @@ async def answer_of(session: ClientSession) -> str:
     raise AssertionError("no answer")
 
 
+@pytest.mark.spec("A149")
 async def test_session_is_held_over_tls(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
     async with serving(authority) as server:
         assert server.url.startswith("wss://127.0.0.1:")
@@ -66,6 +67,7 @@ async def test_session_is_held_over_tls(authority: trustme.CA, trusting: ssl.SSL
             assert await answer_of(session) == "hello"
 
 
+@pytest.mark.spec("A149")
 async def test_certificate_nobody_vouches_for_is_told(authority: trustme.CA) -> None:
     async with serving(authority) as server:
         with pytest.raises(ConnectionLostError, match=r"the certificate of .* is not trusted: "):
@@ -73,6 +75,7 @@ async def test_certificate_nobody_vouches_for_is_told(authority: trustme.CA) -> 
                 pass
 
 
+@pytest.mark.spec("A149")
 async def test_server_without_tls_is_told(trusting: ssl.SSLContext) -> None:
     async with open_server(Parrot()) as server:
         url = server.url.replace("ws:", "wss:")
@@ -88,6 +91,7 @@ async def test_client_without_tls_is_turned_away(authority: trustme.CA) -> None:
                 pass
 
 
+@pytest.mark.spec("A150")
 @pytest.mark.parametrize("how", ["politely", "rudely", "nonsense", "wrongly"])
 async def test_server_that_does_not_answer_the_handshake_is_told(how: str) -> None:
     async def answer(stream: trio.SocketStream) -> None:
@@ -135,6 +139,7 @@ async def test_server_that_speaks_another_language_is_left() -> None:
     assert [reason and reason.code for reason in closed] == [CloseCode.BAD_DATA]
 
 
+@pytest.mark.spec("A149")
 async def test_silent_client_holds_a_connection_only_for_a_handshake(
     authority: trustme.CA,
 ) -> None:
@@ -148,6 +153,7 @@ async def test_silent_client_holds_a_connection_only_for_a_handshake(
             await stream.aclose()
 
 
+@pytest.mark.spec("A149")
 async def test_one_connection_too_many_is_told_over_tls(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:

@@ -76,6 +76,7 @@ async def test_microphone_gives_what_portaudio_hears(streams: list[Stream]) -> N
     assert options == {"samplerate": 8000, "channels": 1, "dtype": "int16", "blocksize": 160}
 
 
+@pytest.mark.spec("A148")
 async def test_microphone_keeps_the_latest_two_seconds(streams: list[Stream]) -> None:
     async with open_microphone() as microphone:
         for number in range(130):
@@ -87,6 +88,7 @@ async def test_microphone_keeps_the_latest_two_seconds(streams: list[Stream]) ->
     assert heard == [bytes([number]) for number in range(30, 130)]
 
 
+@pytest.mark.spec("A148")
 async def test_speaker_plays_what_it_is_given_and_then_silence(streams: list[Stream]) -> None:
     async with open_speaker() as speaker:
         assert streams[0].is_open
@@ -102,6 +104,7 @@ async def test_speaker_plays_what_it_is_given_and_then_silence(streams: list[Str
     assert not streams[0].is_open
 
 
+@pytest.mark.spec("A148")
 async def test_cleared_speaker_is_silent(streams: list[Stream]) -> None:
     async with open_speaker(1000) as speaker:
         speaker.play(bytes(b"ab" * 500))
@@ -146,6 +149,7 @@ async def test_machine_without_portaudio_is_told(monkeypatch: pytest.MonkeyPatch
     assert "apt-get install libportaudio2" in caught.value.fix_hint
 
 
+@pytest.mark.spec("A140")
 @pytest.mark.parametrize("opening", [open_microphone, open_speaker])
 async def test_without_the_extra_it_is_named(opening: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)

@@ -99,6 +99,7 @@ async def assistant(**options: Any) -> AsyncIterator[Server]:
     assert server.statistics().connections == 0
 
 
+@pytest.mark.spec("A147")
 @pytest.mark.parametrize(
     "voice",
     [
@@ -173,6 +174,7 @@ async def test_voice_in_the_middle_of_an_answer_breaks_it_off() -> None:
     assert len(entries[1].content) < len(KNOWN["tell me a story"])
 
 
+@pytest.mark.spec("A147")
 async def test_phone_call_is_answered_in_the_words_of_twilio() -> None:
     asking = FliteSynthesizer("rms", sample_rate=8000)
     question = await asking.synthesize("Will it rain today?") + bytes(16_000)

@@ -58,18 +58,21 @@ def highest(audio: bytes) -> float:
     return max(detector.probability(audio[it : it + size]) for it in frames)
 
 
+@pytest.mark.spec("A141")
 @needs_extra
 @needs_flite
 async def test_voice_is_speech() -> None:
     assert highest(await FliteSynthesizer().synthesize("Turn on the light.")) > 0.9
 
 
+@pytest.mark.spec("A141")
 @needs_extra
 def test_silence_and_tones_are_no_speech() -> None:
     assert highest(bytes(SECOND)) < 0.1
     assert highest(tone(1.0)) < 0.5
 
 
+@pytest.mark.spec("A141")
 @needs_extra
 def test_reset_detector_judges_as_a_new_one_does() -> None:
     speech = tone(0.5) + bytes(SECOND)
@@ -84,6 +87,7 @@ def test_reset_detector_judges_as_a_new_one_does() -> None:
     assert [old.probability(it) for it in frames] == [new.probability(it) for it in frames]
 
 
+@pytest.mark.spec("A141")
 @needs_extra
 def test_detector_refuses_what_is_no_frame() -> None:
     with pytest.raises(InvalidAudioError, match="frame must be 1024 bytes, found 640"):
@@ -135,6 +139,7 @@ async def test_recognizer_understands_the_audio_of_a_telephone() -> None:
     assert heard.text == "turn on the light"
 
 
+@pytest.mark.spec("A143")
 @needs_extra
 async def test_audio_of_another_rate_lasts_as_long() -> None:
     heard = await recognizer_of(PHRASES).transcribe(bytes(16_000), sample_rate=8000)
@@ -142,6 +147,7 @@ async def test_audio_of_another_rate_lasts_as_long() -> None:
     assert heard.duration_ms == pytest.approx(1000, abs=1)
 
 
+@pytest.mark.spec("A143")
 @needs_extra
 @pytest.mark.parametrize("audio", [b"", bytes(SECOND)])
 async def test_silence_is_an_empty_text(audio: bytes) -> None:
@@ -207,6 +213,7 @@ async def test_words_come_with_their_times_and_noises_are_no_words(
     assert recognizer._decoder.pieces == [16_000, 16_000, 8000]
 
 
+@pytest.mark.spec("A142")
 @needs_extra
 async def test_recognizer_does_not_hold_up_the_loop() -> None:
     recognizer = recognizer_of(PHRASES)
@@ -231,6 +238,7 @@ async def test_recognizer_does_not_hold_up_the_loop() -> None:
     assert took < 0.1
 
 
+@pytest.mark.spec("A142")
 @needs_extra
 async def test_cancelled_recognition_ends_soon_and_the_next_one_works() -> None:
     recognizer = recognizer_of(PHRASES)
@@ -245,6 +253,7 @@ async def test_cancelled_recognition_ends_soon_and_the_next_one_works() -> None:
     assert (await recognizer.transcribe(bytes(SECOND))).text == ""
 
 
+@pytest.mark.spec("A142")
 @needs_extra
 async def test_utterances_of_several_callers_do_not_mix() -> None:
     recognizer = recognizer_of(PHRASES)
@@ -260,6 +269,7 @@ async def test_utterances_of_several_callers_do_not_mix() -> None:
     assert texts == [""] * 4
 
 
+@pytest.mark.spec("A143")
 @needs_extra
 @pytest.mark.parametrize(
     "grammar",
@@ -277,6 +287,7 @@ def test_phrases_that_cannot_be_said_are_refused(phrases: list[str]) -> None:
         PocketsphinxRecognizer.for_phrases(phrases)
 
 
+@pytest.mark.spec("A143")
 @needs_extra
 async def test_other_languages_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="language must be 'en'"):
@@ -291,6 +302,7 @@ SPEAKERS = [
 ]
 
 
+@pytest.mark.spec("A144")
 @needs_extra
 @pytest.mark.parametrize("speaker", SPEAKERS)
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 48_000])
@@ -305,6 +317,7 @@ async def test_speech_has_the_rate_that_was_asked_for(
     assert seconds == pytest.approx(len(native) / SECOND, abs=0.001)
 
 
+@pytest.mark.spec("A144")
 @needs_extra
 @pytest.mark.parametrize("speaker", SPEAKERS)
 async def test_stream_gives_pieces_in_order_that_are_the_whole(
@@ -331,6 +344,7 @@ def write_speech(file: Path, rate: int) -> bytes:
     return samples
 
 
+@pytest.mark.spec("A144")
 async def test_flite_is_told_voice_and_file_and_gets_the_text_from_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +358,7 @@ async def test_flite_is_told_voice_and_file_and_gets_the_text_from_a_pipe(
     assert (tmp_path / "text").read_text() == "Hello, you."
 
 
+@pytest.mark.spec("A144")
 async def test_espeak_is_told_voice_and_speed_and_gets_the_text_from_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +394,7 @@ async def test_nothing_to_say_is_no_audio(
     assert await FliteSynthesizer().synthesize(text) == b""
 
 
+@pytest.mark.spec("A144")
 @needs_flite
 async def test_text_is_no_command_and_no_option() -> None:
     synthesizer = FliteSynthesizer()
@@ -404,6 +420,7 @@ def test_voice_that_flite_does_not_have_is_refused(
     FliteSynthesizer(str(tmp_path / "flite"))
 
 
+@pytest.mark.spec("A145")
 @needs_extra
 @pytest.mark.parametrize(
     ("speaker", "name"), [(EspeakSynthesizer, "espeak-ng"), (FliteSynthesizer, "flite")]
@@ -431,6 +448,7 @@ async def test_program_that_has_gone_is_told(
         await synthesizer.synthesize("Hello.")
 
 
+@pytest.mark.spec("A145")
 async def test_program_that_crashes_in_the_middle_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,6 +459,7 @@ async def test_program_that_crashes_in_the_middle_is_told(
         await FliteSynthesizer().synthesize("Hello there.")
 
 
+@pytest.mark.spec("A145")
 async def test_cancelled_synthesis_kills_the_program_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +494,7 @@ async def test_listener_may_leave_in_the_middle() -> None:
 # Rates
 
 
+@pytest.mark.spec("A146")
 @needs_extra
 @pytest.mark.parametrize(
     ("from_rate", "to_rate"), [(22_050, 16_000), (8000, 16_000), (16_000, 8000)]
@@ -490,6 +510,7 @@ def test_resampled_audio_is_as_long_as_before(from_rate: int, to_rate: int, size
     assert len(b"".join(pieces)) / 2 / to_rate == pytest.approx(0.5, abs=0.001)
 
 
+@pytest.mark.spec("A146")
 @needs_extra
 def test_resampler_gives_nothing_at_first_and_the_rest_at_last() -> None:
     resampler = Resampler(8000, 16_000)
@@ -501,6 +522,7 @@ def test_resampler_gives_nothing_at_first_and_the_rest_at_last() -> None:
     assert len(resampler.flush()) == 2 * len(frame)
 
 
+@pytest.mark.spec("A146")
 @needs_extra
 def test_flushed_resampler_begins_anew() -> None:
     resampler = Resampler(22_050, 16_000)
@@ -538,6 +560,7 @@ def test_resampler_refuses_impossible_rates(rates: tuple[int, int]) -> None:
 # Without the extra
 
 
+@pytest.mark.spec("A140")
 @pytest.mark.parametrize(
     ("make", "package"),
     [
