@@ -80,6 +80,7 @@ class VoiceApp:
 
         Raises:
           PipelineValidationError: if the stages do not fit together.
+          InvalidArgumentError: for a time or a budget that cannot be.
         """
         if not memory_timeout > 0:
             raise InvalidArgumentError("memory_timeout", memory_timeout, "a number above 0")
@@ -99,8 +100,9 @@ class VoiceApp:
         self._resample = resample
         self._companions = companions
         self._ports = ports
-        self._max_restarts = max_restarts
-        self._window = window
+        self._supervisor = partial(Supervisor, max_restarts=max_restarts, window=window)
+        # Without children it is of no use, but a budget that cannot be is refused now.
+        self._supervisor()
 
     def on_session(self, session: Session) -> Supervisor:
         """Return what works for a session: who hears, who remembers, and companions."""
@@ -124,7 +126,7 @@ class VoiceApp:
             # Nothing is owed to what nobody will answer, so it may be killed.
             live = partial(hearing.live, self._hearing)
             groups.append(Child("hearing", live, restart="transient", shutdown=0))
-        return Supervisor(*groups, max_restarts=self._max_restarts, window=self._window)
+        return self._supervisor(*groups)
 
     async def on_turn(self, session: Session, turn: Turn) -> None:
         """Run the pipeline for what the user wants."""

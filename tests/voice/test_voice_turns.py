@@ -147,10 +147,13 @@ def test_answer_of_a_stage_that_is_not_there_is_refused_at_once() -> None:
         VoiceApp(pipeline, says="answr")
 
 
-@pytest.mark.spec("A129")
-def test_impossible_memory_timeout_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError):
-        saying(memory_timeout=0)
+@pytest.mark.spec("A129", "A131")
+@pytest.mark.parametrize("option", [{"memory_timeout": 0}, {"max_restarts": -1}, {"window": 0}])
+def test_impossible_limit_is_refused_at_once(option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        saying(**option)
+
+    assert caught.value.argument in option
 
 
 @pytest.mark.spec("A126", "30.15.12")
