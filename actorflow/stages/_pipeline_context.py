@@ -417,9 +417,12 @@ class PipelineContext:
     def record_stage_event(
         self, stage: str, status: str, payload: Mapping[str, Any] | None = None
     ) -> None:
-        """Report `stage.<status>` with the ids of the session and `payload`."""
+        """Report `<stage>.<status>` with the ids of the session and `payload`.
+
+        `stage.completed` and its like belong to the runtime.
+        """
         data = stage_event_data(self, self.service, stage, status, payload)
-        self.try_emit_event(f"stage.{status}", data)
+        self.try_emit_event(f"{stage}.{status}", data)
 
     def now(self) -> datetime:
         """The current time in UTC; it follows trio's clock."""

@@ -33,7 +33,7 @@ def stage_event_data(
     status: str,
     payload: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The payload of `stage.<status>`; what the caller adds wins."""
+    """The payload of `<stage>.<status>`; what the caller adds wins."""
     return {
         "stage": stage,
         "status": status,

@@ -243,10 +243,13 @@ class StageContext:
     def record_stage_event(
         self, stage: str, status: str, payload: Mapping[str, Any] | None = None
     ) -> None:
-        """Report `stage.<status>` with the ids of the session and `payload`."""
+        """Report `<stage>.<status>` with the ids of the session and `payload`.
+
+        `stage.completed` and its like belong to the runtime.
+        """
         service = None if self._run is None else self._run.context.service
         self.try_emit_event(
-            f"stage.{status}", stage_event_data(self, service, stage, status, payload)
+            f"{stage}.{status}", stage_event_data(self, service, stage, status, payload)
         )
 
     @property

@@ -214,6 +214,7 @@ async def test_stamping_and_handing_over_is_one_step() -> None:
 
 
 @pytest.mark.spec("E14")
+@pytest.mark.made_up_payloads
 async def test_emission_that_waits_too_long_is_given_up_and_reported(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,6 +252,7 @@ async def test_emission_waits_for_room_while_there_is_time(autojump_clock: MockC
 
 
 @pytest.mark.spec("E15")
+@pytest.mark.made_up_payloads
 async def test_emission_of_a_cancelled_run_arrives(autojump_clock: MockClock) -> None:
     recorded = RecordingEventSink()
     sink = BoundEventSink(faulty(recorded, emit=Lags(1)))
@@ -335,6 +337,7 @@ async def test_type_of_an_event_is_a_name(type: Any) -> None:
 
 
 @pytest.mark.spec("E6")
+@pytest.mark.made_up_payloads
 def test_name_in_a_reserved_family_is_delivered_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -350,6 +353,7 @@ def test_name_in_a_reserved_family_is_delivered_and_logged_once(
     ]
 
 
+@pytest.mark.made_up_payloads
 async def test_nothing_is_stamped_for_an_event_nobody_takes() -> None:
     picky = Picky()
     sink = BoundEventSink(picky)

@@ -251,6 +251,7 @@ def test_user_events_may_carry_any_json(data: dict[str, Any]) -> None:
 
 
 @pytest.mark.spec("E116", "E66")
+@pytest.mark.made_up_payloads
 async def test_strict_sink_ends_the_test_where_the_event_was_emitted() -> None:
     recorded = RecordingEventSink(strict=True)
     sink = BoundEventSink(recorded)

@@ -174,6 +174,7 @@ async def test_stage_without_an_end_is_closed_with_its_run() -> None:
     assert collector.spans["pipeline p"].status.status_code is StatusCode.OK
 
 
+@pytest.mark.made_up_payloads
 def test_events_of_unknown_runs_and_stages_are_let_go() -> None:
     collector = Collector()
     stranger = BoundEventSink(collector.sink, pipeline_run_id="unseen")
@@ -191,6 +192,7 @@ def test_events_of_unknown_runs_and_stages_are_let_go() -> None:
     assert collector.spans == {}
 
 
+@pytest.mark.made_up_payloads
 def test_parents_of_children_that_never_begin_are_forgotten() -> None:
     collector = Collector(max_open_runs=1)
     run = BoundEventSink(collector.sink, pipeline_run_id="r")

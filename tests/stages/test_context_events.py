@@ -303,7 +303,7 @@ def test_stage_events_tell_the_session() -> None:
     context.record_stage_event("stt", "completed", {"words": 3})
     context.derive_for_stage("tts").record_stage_event("stt", "failed")
 
-    assert sink.types() == ["stage.completed", "stage.failed"]
+    assert sink.types() == ["stt.completed", "stt.failed"]
     told = {
         "stage": "stt",
         "session_id": str(session),
