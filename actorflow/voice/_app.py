@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -23,9 +23,6 @@ from ._listening import BargeIn, Endpointing, Utterance
 from ._rates import Resample
 from ._stages import ToClientStage
 from ._user_turn import UserTurn, turn_ports
-
-# How much of an answer may wait for the client beside what waits in the session.
-_EDGE: Final[Mapping[str, Any]] = {"stream_buffer": 16, "stream_ms": 1000}
 
 _log: Final = logging.getLogger("actorflow.voice")
 
@@ -53,6 +50,7 @@ class VoiceApp:
         memory_timeout: float = 5.0,
         resample: Resample | None = None,
         filters: Iterable[tuple[str, Any]] = (),
+        edge_ms: float = 1000.0,
         companions: Callable[[Session], Sequence[Child[Any]]] | None = None,
         ports: Any = None,
         max_restarts: int = 3,
@@ -73,6 +71,8 @@ class VoiceApp:
             detector and synthesizer differ.
           filters: pairs of name and stage between the microphone and the detector,
             each of which sends on the chunks that stream into it.
+          edge_ms: how much audio may wait between two stages of `pipeline`, where they
+            say nothing about that themselves.
           companions: what else works for a session, beside its turns.
           ports: services for the stages of `pipeline`.
           max_restarts: how often in `window` seconds hearing may break.
@@ -84,11 +84,11 @@ class VoiceApp:
         """
         if not memory_timeout > 0:
             raise InvalidArgumentError("memory_timeout", memory_timeout, "a number above 0")
-        to_client = stage("to_client", ToClientStage(resample), stream_from=says, **_EDGE)
+        to_client = stage("to_client", ToClientStage(resample), stream_from=says)
         if resample is not None:
             # What it needs and what that takes is found out now rather than in a call.
             resample(8_000, 16_000)
-        self._pipeline = pipeline.with_stages(to_client)
+        self._pipeline = _bounded(pipeline.with_stages(to_client), edge_ms)
         self._pipeline.validate()
         self._hearing = hearing_pipeline(filters)
         self._hearing.validate()
@@ -244,6 +244,16 @@ class _Scribe:
                 _log.exception("exchange_not_remembered", extra={"turn_id": turn.id})
         if patience.cancelled_caught:
             _log.warning("exchange_not_remembered_in_time", extra={"turn_id": turn.id})
+
+
+def _bounded(pipeline: Pipeline, edge_ms: float) -> Pipeline:
+    """The pipeline, with a bound in audio time on each edge that has none."""
+    bounded = [
+        spec.evolve(stream_ms=edge_ms)
+        for spec in pipeline.stages
+        if spec.stream_from and spec.stream_ms is None
+    ]
+    return pipeline.with_stages(*bounded, replace=True)
 
 
 def _identity_of(session: Session, turn: Turn) -> dict[str, Any]:

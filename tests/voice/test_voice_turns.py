@@ -173,6 +173,40 @@ async def test_words_and_their_audio_are_not_torn_apart(autojump_clock: MockCloc
         assert isinstance(await caller.hear(), ReplyAudio)
 
 
+@pytest.mark.spec("A126a", "A92", "A94")
+async def test_stages_are_at_most_so_much_audio_ahead_of_the_client(
+    autojump_clock: MockClock,
+) -> None:
+    made_ms = 0.0
+
+    async def make(ctx: StageContext) -> None:
+        nonlocal made_ms
+        while True:
+            await ctx.send(AudioChunk(bytes(6400)))
+            made_ms += 200
+
+    async def relay(ctx: StageContext) -> None:
+        async for piece in ctx.stream():
+            await ctx.send(piece)
+
+    pipeline = Pipeline.from_stages(
+        stage("make", make),
+        stage("relay", relay, stream_from="make", stream_buffer=100),
+        stage("answer", relay, stream_from="relay", stream_buffer=100, stream_ms=300),
+    )
+    app = VoiceApp(pipeline, says="answer", edge_ms=600)
+    async with open_house(app=app, outbound_messages=10, piece_ms=40) as house:
+        caller = await house.call()
+        await caller.say(UserText("hello"))
+        for _ in range(10):
+            await trio.sleep(1)
+            (session,) = house.sessions._all()
+            assert session.turn is not None
+            ahead_ms = made_ms - session.turn.playback.sent_ms
+            # Two edges of 600 ms, one of 300, the outbox, and a piece in each hand.
+            assert 1000 < ahead_ms <= 2 * 600 + 300 + 10 * 40 + 4 * 200
+
+
 # What a turn knows
 
 
