@@ -32,7 +32,7 @@ import trio
 from actorflow.pipeline import StageSpec
 from actorflow.runtime import UnifiedStageGraph
 
-ROUNDS: Final = 15
+ROUNDS: Final = 10
 CHAIN: Final = 100
 FAN_OUT: Final = 1_000
 AT_ONCE: Final = 100
@@ -318,7 +318,7 @@ def runs_at_once(contestant: Contestant) -> Callable[[], Run] | None:
 
 DISCIPLINES: Final = (
     Discipline(
-        f"chain of {CHAIN}, us per stage", CHAIN, CHAIN, lambda it: it.chain(CHAIN), 0.75, 3
+        f"chain of {CHAIN}, us per stage", CHAIN, CHAIN, lambda it: it.chain(CHAIN), 0.75, 10
     ),
     Discipline(
         f"fan-out of {FAN_OUT}, us per stage",
