@@ -321,8 +321,10 @@ class RunMachine(RuleBasedStateMachine):
         }
         assert failed == set(self.state.failures.failed_stages)
         assert failed >= {name for name, state in states.items() if state is StageState.FAILED}
-        # One that was to be repeated, when the run was stopped, keeps what it had.
-        assert {states[name] for name in failed} <= {StageState.FAILED, StageState.NOT_RUN}
+        # One whose repetition was stopped keeps what it had before.
+        stopped = {states[name] for name in failed} - {StageState.FAILED}
+        assert stopped <= {StageState.NOT_RUN, StageState.CANCELED}
+        assert not stopped or self.state.is_stopping
 
     @invariant()
     def repetitions_are_bounded(self) -> None:
