@@ -142,9 +142,14 @@ async def interruption(
 ) -> list[float]:
     """Milliseconds from the interruption of a run to the end of its last stage."""
     found = []
+    to_start, all_there = stages, trio.Event()
 
     def noting(runner: Runner, unwound: list[float]) -> Runner:
         async def noted(ctx: StageContext) -> None:
+            nonlocal to_start
+            to_start -= 1
+            if not to_start:
+                all_there.set()
             try:
                 await runner(ctx)
             finally:
@@ -171,6 +176,7 @@ async def interruption(
 
     for _ in range(times):
         unwound: list[float] = []
+        to_start, all_there = stages, trio.Event()
         middle = [relay] * (stages - 2)
         if microphone:
             middle[-1] = listen
@@ -179,6 +185,8 @@ async def interruption(
         graph = chain(*runners, buffers=buffers)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, graph)
+            await all_there.wait()
+            # And until the audio lies where it waits.
             await trio.sleep(0.05)
             begun = time.perf_counter()
             nursery.cancel_scope.cancel()
