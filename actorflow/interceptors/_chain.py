@@ -225,7 +225,13 @@ class _Passage:
             if layer.before is None:
                 ctx._is_in = True
                 continue
-            outcome = await self._before(layer, layer.before, ctx)
+            try:
+                answering = layer.before(self._stage, ctx)
+            except Exception as error:  # noqa: BLE001 - interceptors are user code
+                outcome = self._kept_out(layer, error)
+            else:
+                ctx._is_in = answering is DONE
+                outcome = None if ctx._is_in else await self._answered(layer, ctx, answering)
             if outcome is not None:
                 return outcome
             if ctx._companion is not None:
@@ -259,12 +265,12 @@ class _Passage:
     # The hooks. Those that had nothing to wait for are not waited for: most calls go all
     # the way in and out again without a coroutine of an interceptor.
 
-    async def _before(self, layer: Layer, before: _Hook, ctx: InterceptorContext) -> Outcome | None:
-        """Enter a layer; the outcome if it did not let the call in."""
-        stage = self._stage
+    async def _answered(
+        self, layer: Layer, ctx: InterceptorContext, answering: Awaitable[Any]
+    ) -> Outcome | None:
+        """Wait to be let into a layer; the outcome if it did not let the call in."""
         try:
-            answering = before(stage, ctx)
-            answer = None if answering is DONE else await answering
+            answer = await answering
             if answer is None or layer.is_observer:
                 ctx._is_in = True
                 return None
@@ -272,14 +278,17 @@ class _Passage:
             if answer.stage_ran:
                 ctx._is_in = True
                 return None
-            outcome = short_circuit(stage, answer, layer.name)
+            outcome = short_circuit(self._stage, answer, layer.name)
         except Exception as error:  # noqa: BLE001 - interceptors are user code
-            if layer.is_observer and not isinstance(error, CriticalInterceptorError):
-                self._isolate(layer, "before", error)
-                return None
-            return raised(_own_error(layer, "before", error))
+            return self._kept_out(layer, error)
         self._entered.pop()
         return outcome
+
+    def _kept_out(self, layer: Layer, error: Exception) -> Outcome | None:
+        if layer.is_observer and not isinstance(error, CriticalInterceptorError):
+            self._isolate(layer, "before", error)
+            return None
+        return raised(_own_error(layer, "before", error))
 
     async def _on_error(
         self, layer: Layer, ctx: InterceptorContext, error: Exception, outcome: Outcome

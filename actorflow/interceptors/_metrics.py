@@ -47,17 +47,18 @@ class _Tally:
     # Changed in place on the path of every try; who asks gets a frozen copy.
     __slots__ = ("counts", "max_ms", "min_ms", "total_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, duration_ms: float) -> None:
         self.counts: dict[str, int] = {}
         self.total_ms = 0.0
-        self.min_ms = float("inf")
-        self.max_ms = 0.0
+        self.min_ms = self.max_ms = duration_ms
 
     def add(self, status: str, duration_ms: float) -> None:
         self.counts[status] = self.counts.get(status, 0) + 1
         self.total_ms += duration_ms
-        self.min_ms = min(self.min_ms, duration_ms)
-        self.max_ms = max(self.max_ms, duration_ms)
+        if duration_ms < self.min_ms:
+            self.min_ms = duration_ms
+        elif duration_ms > self.max_ms:
+            self.max_ms = duration_ms
 
     def frozen(self) -> StageMetrics:
         return StageMetrics(FrozenDict(self.counts), self.total_ms, self.min_ms, self.max_ms)
@@ -106,7 +107,7 @@ class MetricsInterceptor(PlainFacts):
         key = (ctx.pipeline_name, stage_name)
         tally = self._tallies.get(key)
         if tally is None:
-            tally = self._tallies[key] = _Tally()
+            tally = self._tallies[key] = _Tally(duration_ms)
             if len(self._tallies) > self._max_keys:
                 self._tallies.popitem(last=False)
         else:

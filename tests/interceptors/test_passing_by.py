@@ -130,3 +130,22 @@ async def test_hook_may_fail_before_it_has_anything_to_wait_for(waits: bool) -> 
         "interceptor 'ends_badly' failed in after: LookupError: broken",
         "interceptor 'lets_go_badly' failed in release: LookupError: broken",
     ]
+
+
+@pytest.mark.spec("30.11.8")
+async def test_before_that_fails_at_once_keeps_the_call_out_unless_it_only_watches() -> None:
+    class FailsAtOnce(BaseInterceptor):
+        name = "fails_at_once"
+
+        def before(self, *_: object) -> Awaitable[None]:
+            raise LookupError("broken")
+
+    class Watches(FailsAtOnce):
+        name = "watches"
+        observer = True
+
+    kept_out, watched = await call(FailsAtOnce()), await call(Watches())
+
+    assert (kept_out.status, kept_out.error_type) == ("failed", "InterceptorError")
+    assert watched.data == {"n": 1}
+    assert watched.warnings == ("interceptor 'watches' failed in before: LookupError: broken",)
