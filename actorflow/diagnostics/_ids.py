@@ -67,7 +67,7 @@ class UuidCollisionMonitor:
 
     What an observation costs does not depend on how many ids are remembered.
     Reports go to the log, to the listeners, and as events to `event_sink` or else
-    to the current sink. A monitor belongs to one thread.
+    to the current sink. A monitor belongs to one thread, and to all `trio.run`s there.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class UuidCollisionMonitor:
         self._observed = self._collisions = self._skewed = 0
 
     def __len__(self) -> int:
-        return self._window.size(clock.monotonic())
+        return self._window.size(clock.timestamp())
 
     def add_listener(self, listener: Callable[[UuidEvent], object]) -> None:
         """Call `listener` with every observation from now on."""
@@ -111,7 +111,7 @@ class UuidCollisionMonitor:
           InvalidDiagnosticsError: for what is no id.
         """
         uid = _as_uuid(value)
-        occurrences = self._window.observe(uid, clock.monotonic())
+        occurrences = self._window.observe(uid, clock.timestamp())
         collision = occurrences > 1
         skew_ms = None if self._detector is None else self._detector.check(uid)
         self._observed += 1

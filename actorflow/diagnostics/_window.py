@@ -22,7 +22,7 @@ class IdWindow:
     """The ids of the last `ttl_seconds`, at most `max_entries` of them, oldest out first.
 
     The age of an id counts from its newest sighting, so that of an id that is
-    seen again and again nothing is forgotten. Times are handed in and never go back.
+    seen again and again nothing is forgotten. Times are handed in.
     """
 
     def __init__(self, ttl_seconds: float, max_entries: int) -> None:

@@ -228,6 +228,25 @@ async def test_sample_of_the_same_label_too_soon_is_the_last_one(
 
 
 @pytest.mark.spec("G69")
+def test_interval_goes_on_in_the_next_trio_run() -> None:
+    # The clock of each run begins somewhere else.
+    tracker = MemoryTracker(min_interval=10.0)
+
+    async def observe(after: float) -> None:
+        clock.now()
+        await trio.sleep(after)
+        tracker.observe("x")
+
+    for begins_at, after in ((1e6, 0), (0, 1), (0, 11)):
+        trio_clock = MockClock(autojump_threshold=0)
+        trio_clock.jump(begins_at)
+        trio.run(observe, after, clock=trio_clock)
+
+    assert len(tracker.samples) == 2
+    tracker.stop()
+
+
+@pytest.mark.spec("G69")
 async def test_label_that_was_seen_last_is_forgotten_last(autojump_clock: MockClock) -> None:
     tracker = MemoryTracker(max_samples=2, min_interval=10)
     for label in "ab":

@@ -58,6 +58,23 @@ async def test_every_sighting_gives_an_id_its_whole_lifetime_anew(
 
 
 @pytest.mark.spec("G79")
+def test_id_of_an_earlier_trio_run_is_known() -> None:
+    # The clock of each run begins somewhere else.
+    monitor = UuidCollisionMonitor()
+    uid = uuid.uuid4()
+
+    async def observe() -> bool:
+        return monitor.observe(uid)
+
+    def run_with_clock_at(seconds: float) -> bool:
+        clock = MockClock()
+        clock.jump(seconds)
+        return trio.run(observe, clock=clock)
+
+    assert [run_with_clock_at(seconds) for seconds in (1e6, 0, 1e6)] == [False, True, True]
+
+
+@pytest.mark.spec("G79")
 async def test_ids_leave_in_time_without_being_asked_for(autojump_clock: MockClock) -> None:
     monitor = UuidCollisionMonitor(ttl_seconds=10)
     monitor.observe(ONE)
