@@ -284,6 +284,23 @@ def test_far_bars_are_led_to() -> None:
     assert ends == sorted(set(ends))
 
 
+def test_what_no_picture_has_a_place_for_is_a_space() -> None:
+    told = "\x1b[31mred\x00\nof\ud800alarm"
+    events = [
+        at(0, "pipeline.started", pipeline_name=told),
+        at(1, "stage.started", stage=told),
+        at(2, "stage.failed", stage=told, status="fail", error=told),
+        at(3, "pipeline.canceled", reason=told, cascade_depth=0),
+    ]
+
+    timeline = timeline_of(events)
+
+    assert "[31mred of alarm" in "".join(ET.fromstring(timeline_svg(timeline)).itertext())
+    text = timeline_text(timeline)
+    assert len(text.splitlines()) == 1 + len(timeline.rows)
+    assert text.replace("\n", "").isprintable()
+
+
 def test_picture_in_the_documentation_is_up_to_date(picture: Timeline) -> None:
     svg = timeline_svg(picture)
     if os.environ.get("WRITE_GOLDEN"):

@@ -7,6 +7,7 @@ drawn as unfinished up to the last event.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -40,6 +41,14 @@ class RowKind(StrEnum):
     """Something inside a stage: calls of a tool, waits for an approval."""
 
 
+# Errors quote whatever a program has printed. A picture is XML, and has no place for these.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
+
+
+def _in_one_line(text: str) -> str:
+    return _CONTROLS.sub(" ", text)
+
+
 @final
 @attrs.frozen
 class Span:
@@ -48,7 +57,7 @@ class Span:
     start: float
     end: float
     ending: Ending
-    note: str = ""
+    note: str = attrs.field(default="", converter=_in_one_line)
 
 
 @final
@@ -56,7 +65,7 @@ class Span:
 class Row:
     """One line of the picture."""
 
-    label: str
+    label: str = attrs.field(converter=_in_one_line)
     kind: RowKind
     depth: int
     spans: tuple[Span, ...]
@@ -73,7 +82,7 @@ class Mark:
     """A moment that concerns everything: the run was cancelled."""
 
     at: float
-    note: str
+    note: str = attrs.field(converter=_in_one_line)
 
 
 @final
