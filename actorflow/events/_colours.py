@@ -1,9 +1,9 @@
-"""Colours of event types in a terminal, by what their name contains."""
+"""How events look in a terminal: their colours, by what their name contains, and their signs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TextIO
 
 RED: Final = "\x1b[91m"
 GREEN: Final = "\x1b[92m"
@@ -21,3 +21,9 @@ def painted(text: str, type: str, palette: Palette) -> str:
     """Return `text` in the colour of an event type."""
     colour = next((code for part, code in palette if part in type), CYAN)
     return f"{colour}{text}{RESET}"
+
+
+def legible(text: str, stream: TextIO | None) -> str:
+    """Return `text` with question marks for what the encoding of `stream` has no sign for."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)

@@ -70,7 +70,8 @@ class EventLines:
 
     def __init__(self, on_skip: Callable[[int], object] = _warn) -> None:
         self._on_skip = on_skip
-        self._rest = b""
+        # In pieces, because joining them with each chunk takes for ever where no line ends.
+        self._rest: list[bytes] = []
         self.lines = 0
         """How many lines were complete so far."""
 
@@ -80,7 +81,11 @@ class EventLines:
         Raises:
           AnalyticsEventError: if a line is JSON and describes no event.
         """
-        *complete, self._rest = (self._rest + chunk).split(b"\n")
+        *complete, rest = chunk.split(b"\n")
+        if complete:
+            complete[0] = b"".join([*self._rest, complete[0]])
+            self._rest.clear()
+        self._rest.append(rest)
         for line in complete:
             self.lines += 1
             try:

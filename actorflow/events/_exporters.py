@@ -13,7 +13,7 @@ from typing import IO, Final, TextIO, final
 import trio
 
 from ._analytics import AnalyticsEvent, AnalyticsExporter
-from ._colours import BLUE, GREEN, RED, painted
+from ._colours import BLUE, GREEN, RED, legible, painted
 from ._event_lines import Encode, encode_json, to_line_bytes
 from ._everyone import for_everyone
 
@@ -83,17 +83,24 @@ class JSONFileExporter:
         lines = to_line_bytes(batch, self._encode)
         if self._file is None:
             self._file = self._open()
-        self._file.write(lines)
+            if self._file.tell() and not self._ends_with_newline():
+                # A killed process or a full disk left the beginning of a line. Ending
+                # it here keeps it from swallowing our first event.
+                lines = b"\n" + lines
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._close()
+            raise
         self.event_count += len(batch)
 
     def _open(self) -> IO[bytes]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open(self._mode)
+        # Without a buffer of Python's: what a full disk has refused is not in there to come again.
+        file = self._path.open(self._mode, buffering=0)
         self._mode = "ab"
-        if file.tell() and not self._ends_with_newline():
-            # A killed process left the beginning of a line. Ending it here keeps
-            # it from swallowing our first event.
-            file.write(b"\n")
         return file
 
     def _ends_with_newline(self) -> bool:
@@ -145,7 +152,7 @@ class ConsoleExporter:
 
     def _print(self, text: str) -> None:
         stream = self._stream or sys.stdout
-        stream.write(text)
+        stream.write(legible(text, stream))
         stream.flush()
 
     def _format_event(self, event: AnalyticsEvent) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TextIO, final
 
 from actorflow import clock
 from actorflow.errors import InvalidArgumentError
 
-from ._colours import BLUE, GREEN, GREY, RED, YELLOW, painted
+from ._colours import BLUE, GREEN, GREY, RED, YELLOW, legible, painted
 from ._sink import EventSink, checked_sink, close_sink, entry_of, flush_sink
+
+_logger: Final = logging.getLogger("actorflow.events")
 
 _PALETTE: Final = (
     ("error", RED),
@@ -64,7 +67,7 @@ class ObservableEventSink:
         self.enter_stage = None if downstream is None else entry_of(downstream)
         self._events: deque[dict[str, Any]] = deque(maxlen=max_events)
         self.discarded = 0
-        self._born = clock.monotonic()
+        self._born = clock.timestamp()
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -85,7 +88,7 @@ class ObservableEventSink:
         return self._downstream.try_emit(type=type, data=data)
 
     def _record(self, type: str, data: Mapping[str, Any] | None) -> None:
-        elapsed_ms = (clock.monotonic() - self._born) * 1000
+        elapsed_ms = (clock.timestamp() - self._born) * 1000
         if self._capture:
             self.discarded += len(self._events) == self._events.maxlen
             self._events.append({
@@ -95,13 +98,18 @@ class ObservableEventSink:
                 "elapsed_ms": elapsed_ms,
             })  # fmt: skip
         if self._verbose:
-            self._print(f"[{elapsed_ms:8.2f}ms] {type}", type)
-            for line in _shown(data or {}):
-                self._print(line, type)
+            try:
+                self._print([f"[{elapsed_ms:8.2f}ms] {type}", *_shown(data or {})], type)
+            except (OSError, ValueError) as error:
+                # Who watched has gone; that is nothing to whoever else hears of the run.
+                self._verbose = False
+                _logger.warning("event_not_printed", extra={"error": repr(error)})
 
-    def _print(self, text: str, type: str) -> None:
-        line = painted(text, type, _PALETTE) if self._colorize else text
-        print(line, file=self._stream or sys.stdout)
+    def _print(self, lines: Iterable[str], type: str) -> None:
+        stream = self._stream or sys.stdout
+        for text in lines:
+            line = painted(text, type, _PALETTE) if self._colorize else text
+            print(legible(line, stream), file=stream)
 
     def print_summary(self) -> None:
         """Print how many events of which family there were, and the latest."""
@@ -111,7 +119,7 @@ class ObservableEventSink:
     def _summary(self) -> Iterator[str]:
         events = self.events
         families = Counter(event["type"].partition(".")[0] for event in events)
-        yield f"{len(events)} events in {(clock.monotonic() - self._born) * 1000:.2f}ms"
+        yield f"{len(events)} events in {(clock.timestamp() - self._born) * 1000:.2f}ms"
         yield from (f"  {family}: {count}" for family, count in sorted(families.items()))
         yield "Latest:"
         yield from (f"  [{event['elapsed_ms']:8.2f}ms] {event['type']}" for event in events[-10:])
@@ -120,7 +128,7 @@ class ObservableEventSink:
         """Forget everything and start the elapsed time anew."""
         self._events.clear()
         self.discarded = 0
-        self._born = clock.monotonic()
+        self._born = clock.timestamp()
 
     def get_events_by_type(self, part: str) -> list[dict[str, Any]]:
         """The events whose type contains `part`."""

@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -320,12 +322,44 @@ async def test_writing_goes_on_after_a_torn_line(
     assert [(r.message, r.__dict__["line"]) for r in caplog.records] == [("event_line_skipped", 2)]
 
 
+@pytest.mark.spec("E90")
+async def test_full_disk_takes_no_event_but_those_it_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    exporter = JSONFileExporter(path)
+    first, second = named("first"), named("second", "third")
+    await exporter.export_batch(first)
+    # The file may grow by the beginning of a line.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            await exporter.export_batch(second)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    await exporter.export_batch(second)
+    await exporter.close()
+
+    assert list(read_events(path)) == first + second
+    assert exporter.event_count == 3
+
+
 def test_line_that_is_json_and_no_event_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"message": "not ours"}\n')
 
     with pytest.raises(AnalyticsEventError, match="event_type"):
         list(read_events(path))
+
+
+@pytest.mark.spec("E90")
+def test_line_without_an_end_takes_time_as_it_is_long() -> None:
+    lines, began = EventLines(), time.process_time()
+
+    assert [event for _ in range(400) for event in lines.feed(b"x" * 65536)] == []
+
+    # Joining all there is with each piece takes several seconds.
+    assert time.process_time() - began < 1
 
 
 def test_line_that_is_nested_too_deeply_to_read_is_skipped() -> None:
@@ -458,6 +492,16 @@ async def test_console_prints_and_counts(capsys: pytest.CaptureFixture[str]) -> 
     assert stream.getvalue() == "[12:00:00.123] a\n[12:00:00.123] b\n"
     assert capsys.readouterr().out == "[12:00:00.123] c\n"
     assert (here.event_count, there.event_count) == (2, 1)
+
+
+@pytest.mark.spec("E94")
+async def test_sign_that_the_terminal_does_not_know_is_a_question_mark() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+
+    await ConsoleExporter(colorize=False, stream=stream).export(AnalyticsEvent("grüezi", NOON))
+
+    assert raw.getvalue().endswith(b"gr?ezi\n")
 
 
 async def test_terminal_that_is_stuck_does_not_hold_anybody_up() -> None:

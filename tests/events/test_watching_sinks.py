@@ -164,6 +164,50 @@ def test_stream_is_the_standard_output_of_the_moment(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.endswith("] a\n")
 
 
+@pytest.mark.spec("E63")
+@pytest.mark.parametrize("problem", [BrokenPipeError(), ValueError("I/O operation on closed file")])
+async def test_reader_that_goes_away_takes_no_event_along(
+    problem: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise problem
+
+    behind = RecordingEventSink()
+    sink = ObservableEventSink(verbose=True, stream=Gone(), downstream=behind)
+
+    sink.try_emit(type="a", data=None)
+    await sink.emit(type="b", data=None)
+
+    assert behind.types() == [event["type"] for event in sink.events] == ["a", "b"]
+    assert [record.msg for record in caplog.records] == ["event_not_printed"]
+
+
+@pytest.mark.spec("E64")
+def test_sign_that_the_terminal_does_not_know_is_a_question_mark() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
+    sink = ObservableEventSink(verbose=True, colorize=False, stream=stream)
+
+    sink.try_emit(type="grüezi", data=None)
+
+    assert raw.getvalue().endswith(b"gr?ezi\n")
+
+
+@pytest.mark.spec("E63")
+def test_time_of_an_event_counts_from_a_birth_outside_of_trio() -> None:
+    async def emit() -> None:
+        sink.try_emit(type="a", data=None)
+
+    trio_clock = MockClock()
+    trio_clock.jump(1e6)
+    with clock.starting_at(0):
+        sink = ObservableEventSink()
+        trio.run(emit, clock=trio_clock)
+
+    assert sink.events[0]["elapsed_ms"] == 0
+
+
 @pytest.mark.spec("E65")
 async def test_summary_counts_families(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
