@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -88,7 +89,7 @@ class OTelEventSink:
         if not max_run_age > 0:
             raise InvalidArgumentError("max_run_age", max_run_age, "more than 0 seconds")
         self._trace = trace
-        self._attach = context.attach
+        self._context = context
         # W3C, whatever the process has chosen for its own headers.
         self._w3c = tracecontext.TraceContextTextMapPropagator()
         self._provider = tracer_provider or trace.get_tracer_provider()
@@ -124,10 +125,8 @@ class OTelEventSink:
 
     def try_emit(self, *, type: str, data: _Payload | None) -> None:
         """Take an event."""
-        try:
+        with _logged(type):
             self._take(type, data or {})
-        except Exception as error:
-            _logger.exception("otel_failed", extra={"event_type": type, "error": repr(error)})
 
     def offer(self, *, type: str, data: _Payload | None) -> bool:
         """Take an event; there is always room."""
@@ -145,7 +144,7 @@ class OTelEventSink:
         work = run and run.stages.get(stage)
         if work:
             # The context of the task ends with it, so nothing has to be detached.
-            self._attach(self._inside(work.span))
+            self._context.attach(self._inside(work.span))
 
     # Events
 
@@ -174,10 +173,12 @@ class OTelEventSink:
 
     def _run_started(self, run_id: str, data: _Payload, time: int) -> None:
         self._close_forgotten()
+        if run_id in self._runs:
+            self._abandon(run_id, time)
         name = str(data.get("pipeline_name"))
         span = self._tracer.start_span(
             f"pipeline {name}",
-            context=self._parents.pop(run_id, None) or self._remote_parent(data),
+            context=self._parents.pop(run_id, None) or self._parent_elsewhere(data),
             start_time=time,
             attributes=dict(_attributes(data)),
         )
@@ -185,9 +186,9 @@ class OTelEventSink:
         last_seq = first_seq - 1 if isinstance(first_seq, int) else 0
         self._runs[run_id] = _Run(name, span, clock.monotonic(), last_seq=last_seq)
 
-    def _remote_parent(self, data: _Payload) -> Context | None:
-        # Without one, it is the span that is current where the run was started.
-        return self._w3c.extract(data) if "traceparent" in data else None
+    def _parent_elsewhere(self, data: _Payload) -> Context:
+        # Without readable headers it is the span that is current where the run was started.
+        return self._w3c.extract(data, self._context.get_current())
 
     def _run_ended(self, run: _Run, data: _Payload, time: int) -> None:
         del self._runs[str(data["pipeline_run_id"])]
@@ -201,13 +202,16 @@ class OTelEventSink:
         self._parents[str(data.get("child_run_id"))] = self._inside(parent)
 
     def _stage_started(self, run: _Run, data: _Payload, time: int) -> None:
+        stage = str(data.get("stage"))
+        if stage in run.stages:
+            self._cut_off(run.stages[stage].span, time)
         span = self._tracer.start_span(
-            f"stage {data.get('stage')}",
+            f"stage {stage}",
             context=self._inside(run.span),
             start_time=time,
             attributes=dict(_attributes(data)),
         )
-        run.stages[str(data.get("stage"))] = _Work(span, try_started=time)
+        run.stages[stage] = _Work(span, try_started=time)
 
     def _try_failed(self, run: _Run, data: _Payload, time: int) -> None:
         work = run.stages.get(str(data.get("stage")))
@@ -271,24 +275,26 @@ class OTelEventSink:
         if isinstance(duration_ms, int | float):
             histogram.record(duration_ms / 1000, labels)
 
+    def _cut_off(self, span: Span, time: int) -> None:
+        span.set_attribute("actorflow.incomplete", True)
+        span.end(time)
+
     def _abandon_inside(self, run: _Run, time: int) -> None:
         for span in [*run.tools.values(), *(work.span for work in run.stages.values())]:
-            span.set_attribute("actorflow.incomplete", True)
-            span.end(time)
+            self._cut_off(span, time)
 
-    def _abandon(self, run_id: str) -> None:
+    def _abandon(self, run_id: str, time: int) -> None:
         run = self._runs.pop(run_id)
-        time = int(clock.timestamp() * 1e9)
         self._abandon_inside(run, time)
-        run.span.set_attribute("actorflow.incomplete", True)
-        run.span.end(time)
+        self._cut_off(run.span, time)
 
     def _close_forgotten(self) -> None:
+        now = _nanoseconds(None)
         oldest = clock.monotonic() - self._max_run_age
         for run_id in [id for id, run in self._runs.items() if run.started < oldest]:
-            self._abandon(run_id)
+            self._abandon(run_id, now)
         while len(self._runs) >= self._max_open_runs:
-            self._abandon(next(iter(self._runs)))
+            self._abandon(next(iter(self._runs)), now)
         # Parents of runs that never began go the same way.
         while len(self._parents) > self._max_open_runs:
             del self._parents[next(iter(self._parents))]
@@ -297,13 +303,23 @@ class OTelEventSink:
         """Let the provider export what has ended, in a thread: it blocks."""
         force_flush = getattr(self._provider, "force_flush", None)
         if force_flush is not None:
-            await trio.to_thread.run_sync(force_flush)
+            with _logged("flush"):
+                await trio.to_thread.run_sync(force_flush)
 
     async def aclose(self) -> None:
         """Close the runs that are still open as incomplete, and flush."""
         for run_id in list(self._runs):
-            self._abandon(run_id)
+            with _logged("aclose"):
+                self._abandon(run_id, _nanoseconds(None))
         await self.flush()
+
+
+@contextmanager
+def _logged(during: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        _logger.exception("otel_failed", extra={"during": during, "error": repr(error)})
 
 
 def _status(data: _Payload) -> str:

@@ -16,6 +16,7 @@ from tests.events.story import ended, started, story
 
 pytest.importorskip("opentelemetry.sdk")
 
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import StatusCode
 
 from tests.integrations.collector import Collector
@@ -225,6 +226,42 @@ async def test_exception_of_the_sdk_is_logged(
         assert collector.sink.offer(type="x", data=None)
 
     assert [record.message for record in caplog.records] == ["otel_failed"]
+
+
+@pytest.mark.spec("E115")
+async def test_processor_that_raises_stops_no_closing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(SpanProcessor):
+        def on_end(self, span: object) -> None:
+            raise RuntimeError("out of order")
+
+        def force_flush(self, timeout_millis: int = 0) -> bool:
+            raise RuntimeError("out of order")
+
+    collector = Collector()
+    collector.tracers.add_span_processor(Broken())
+    for run_id in "rs":
+        pipeline_started(BoundEventSink(collector.sink, pipeline_run_id=run_id), run_id)
+
+    with caplog.at_level(logging.ERROR):
+        await collector.sink.aclose()
+
+    assert {"pipeline r", "pipeline s"} <= collector.spans.keys()
+    assert [record.__dict__["during"] for record in caplog.records] == ["aclose", "aclose", "flush"]
+
+
+@pytest.mark.spec("E113")
+def test_what_begins_again_without_an_end_is_closed() -> None:
+    collector = Collector()
+    sink = BoundEventSink(collector.sink, pipeline_run_id="r")
+    for name in ("first", "second"):
+        pipeline_started(sink, name)
+    for _ in range(2):
+        started(sink, "s", 1)
+
+    assert [span.name for span in collector.finished] == ["pipeline first", "stage s"]
+    for span in collector.finished:
+        assert span.attributes is not None
+        assert span.attributes["actorflow.incomplete"]
 
 
 async def test_providers_of_the_process_are_the_default() -> None:
