@@ -15,17 +15,18 @@ class Tracing:
     """
 
     def __init__(self) -> None:
-        # Trackers of several trio runs, each in a thread of its own, share it.
-        self._lock: Final = threading.Lock()
+        # Trackers of several trio runs, each in a thread of its own, share it. And the
+        # garbage collector may end one while its thread is in here.
+        self._lock: Final = threading.RLock()
         self._users = 0
         self._is_ours = False
 
     def begin(self) -> None:
         with self._lock:
+            self._users += 1
             if not tracemalloc.is_tracing():
                 tracemalloc.start()
                 self._is_ours = True
-            self._users += 1
 
     def end(self) -> None:
         with self._lock:

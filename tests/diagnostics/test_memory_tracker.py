@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -124,6 +125,27 @@ def test_tracker_that_nobody_holds_does_not_trace() -> None:
     gc.collect()
 
     assert not tracemalloc.is_tracing()
+
+
+@pytest.mark.spec("G66")
+def test_tracker_may_be_collected_while_another_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = [MemoryTracker()]
+    is_tracing = tracemalloc.is_tracing
+
+    def collect() -> bool:
+        lost.clear()
+        return is_tracing()
+
+    trackers: list[MemoryTracker] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(tracemalloc, "is_tracing", collect)
+        thread = threading.Thread(target=lambda: trackers.append(MemoryTracker()), daemon=True)
+        thread.start()
+        thread.join(5)
+
+    assert [tracker.is_active for tracker in trackers] == [True]
+    assert tracemalloc.is_tracing()
+    trackers.pop().stop()
 
 
 @pytest.mark.spec("G67", "G118")
