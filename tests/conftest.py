@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from actorflow.events import CATALOGUE, BoundEventSink, validate_event
 
 # Examples run on a virtual clock, so a slow machine is no reason to fail one.
-settings.register_profile("default", deadline=None)
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", PATIENT)
 # The gate tries the same examples on every run; look for new ones without it.
-settings.register_profile("gate", deadline=None, derandomize=True)
+settings.register_profile("gate", PATIENT, derandomize=True)
 settings.load_profile("default")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
 from actorflow.model import StageStatus
@@ -143,7 +143,7 @@ def check_results(context: PipelineContext, results: PipelineResults) -> None:
 
 
 @pytest.mark.spec("30.1.1", "30.3.1", "30.3.2", "30.6.5", "30.7.3", "30.7.6", "E69")
-@settings(max_examples=PROGRAMS, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=PROGRAMS)
 @given(program=programs, seed=st.integers(0, 2**16))
 def test_every_run_ends_in_order_and_leaves_nothing(program: Program, seed: int) -> None:
     run_seeded(carry_out, program, seed=seed)

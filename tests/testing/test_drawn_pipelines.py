@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 from trio.testing import MockClock
 
 from actorflow import Pipeline, stage
@@ -22,10 +22,8 @@ from actorflow.runtime import PipelineResults
 from actorflow.testing import ScriptedStage, pipelines, run_seeded, run_stage
 from actorflow.testing._strategies import OUTCOMES
 
-# A slow machine is no reason to fail.
-PATIENT = settings(suppress_health_check=[HealthCheck.too_slow])
 # Found, shrunk and forgotten: nothing of a failure that is looked for on purpose is kept.
-LOOKING = settings(PATIENT, max_examples=500, database=None, derandomize=True)
+LOOKING = settings(max_examples=500, database=None, derandomize=True)
 
 
 async def outcome(pipeline: Pipeline) -> PipelineResults:
@@ -38,14 +36,14 @@ async def outcome(pipeline: Pipeline) -> PipelineResults:
     return results
 
 
-@settings(PATIENT, max_examples=200)
+@settings(max_examples=200)
 @given(pipelines())
 def test_every_pipeline_is_valid(pipeline: Pipeline) -> None:
     assert pipeline.lint(analyze_source=False).valid
     assert 1 <= len(pipeline) <= 6
 
 
-@settings(PATIENT, max_examples=100)
+@settings(max_examples=100)
 @given(pipelines(), st.integers(0, 2**16))
 def test_every_pipeline_runs_and_repeats_itself(pipeline: Pipeline, seed: int) -> None:
     def ends() -> list[tuple[str, str]]:
@@ -81,7 +79,6 @@ def test_there_are_pipelines_of_every_kind() -> None:
     assert {name: found[name] >= 5 for name in KINDS} == dict.fromkeys(KINDS, True)
 
 
-@PATIENT
 @given(
     pipelines(
         max_stages=3,

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from actorflow import Pipeline, clock, ids
 from actorflow.actors import Backoff, Child, Inbox, Notice, RestartPlanned, open_system
@@ -98,7 +98,7 @@ async def events_of(pipeline: Pipeline) -> list[RecordedEvent]:
     return sink.events
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(pipelines())
 def test_same_seed_gives_the_same_events_to_the_byte(pipeline: Pipeline) -> None:
     def told() -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actorflow.errors import ConnectionLostError
@@ -291,7 +291,7 @@ steps = st.tuples(
 
 
 @pytest.mark.spec("A136", "A102", "A129", "A98", "A107", "A131")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(st.lists(steps, max_size=10))
 @example([("write", 1.29133), ("cut", 0.43751), ("resume", 0.43751), ("interrupt", 1.29133)])
 @example([("write", 1.29133), ("cut", 5.11939), ("resume", 0.00517), ("write", 2.77377)])
