@@ -243,15 +243,23 @@ def _readable(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _quiet_end() -> Iterator[None]:
-    """Let somebody who has seen enough stop the output: by a key, or as the reader of a pipe."""
+    """Let somebody who has seen enough stop the output: by a key, or as the reader of a pipe.
+
+    Raises:
+      TargetError: if the output cannot be written for another reason.
+    """
     try:
         yield
         sys.stdout.flush()
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes once more when it exits, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            problem = error.strerror or str(error)
+            remedy = "Write to a place that has room, or to the terminal."
+            raise TargetError("the output", problem, remedy) from error
 
 
 def _run_of(event: AnalyticsEvent) -> str:

@@ -245,3 +245,15 @@ def test_reader_who_has_seen_enough_gets_no_traceback(
     with os.fdopen(writing, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         assert command("events", "long.jsonl", *arguments) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["events", "timeline"])
+def test_disk_that_is_full_is_told_without_a_traceback(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        code, _, told = command(name, "run.jsonl")
+
+    assert code == 1
+    assert told.startswith("actorflow: the output cannot be used: No space left on device\nfix:")
