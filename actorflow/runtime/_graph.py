@@ -223,7 +223,7 @@ class UnifiedStageGraph:
         runtime: object,
         first_seq: int,
     ) -> Run:
-        if not isinstance(first_seq, int) or first_seq < 1:
+        if not isinstance(first_seq, int) or isinstance(first_seq, bool) or first_seq < 1:
             raise InvalidArgumentError("first_seq", first_seq, "a whole number from 1 on")
         context = context_for(source, self.pipeline_name or "pipeline")
         if runtime is not None:

@@ -89,7 +89,7 @@ async def test_run_begins_with_one_unless_told_otherwise(sink: RecordingEventSin
 
 
 @pytest.mark.spec("E19")
-@pytest.mark.parametrize("first_seq", [0, -1, 1.5, "2", None])
+@pytest.mark.parametrize("first_seq", [0, -1, 1.5, "2", True, None])
 async def test_impossible_number_is_refused(first_seq: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="first_seq must be a whole number from 1 on"):
         await of(fine).run(first_seq=first_seq)
