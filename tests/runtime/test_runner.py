@@ -135,8 +135,11 @@ def test_ids_that_are_given_are_kept() -> None:
     }
 
     identity = PipelineRunner().create_snapshot(**given).run_id
+    made = PipelineRunner().create_snapshot().run_id
 
     assert {name: getattr(identity, name) for name in given} == given
+    assert {getattr(made, name).version for name in given} == {4}
+    assert len({getattr(made, name) for name in given}) == 6
 
 
 @pytest.mark.spec("30.17.1")
@@ -407,6 +410,7 @@ def test_result_is_written_without_what_does_not_apply() -> None:
         "stages": {"a": {"words": ["x"]}},
         "duration_ms": 1.5,
     }
+    assert type(bare.to_dict()["stages"]["a"]) is dict
     assert type(bare.to_dict()["stages"]["a"]["words"]) is list
     full = attrs.evolve(
         bare,
