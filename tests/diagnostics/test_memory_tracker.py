@@ -327,6 +327,17 @@ def test_sample_costs_little_however_many_blocks_are_traced(tracker: MemoryTrack
 # Growth
 
 
+@pytest.mark.spec("G71")
+def test_growth_by_the_threshold_is_enough(
+    monkeypatch: pytest.MonkeyPatch, tracker: MemoryTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kb, warnings in ((100, 0), (10_339, 0), (10_340, 1)):
+        monkeypatch.setattr(tracemalloc, "get_traced_memory", lambda kb=kb: (kb * 1024, kb * 1024))
+        tracker.observe()
+
+        assert len(caplog.records) == warnings
+
+
 def grow(tracker: MemoryTracker, sizes_kb: list[int]) -> list[bytes]:
     held = []
     for size in sizes_kb:

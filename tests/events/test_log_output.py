@@ -260,6 +260,17 @@ def test_in_production_a_stage_writes_json() -> None:
 
 
 @pytest.mark.spec("E107")
+@pytest.mark.parametrize(("before", "after"), [("DEBUG", "DEBUG"), ("WARNING", "INFO")])
+def test_whoever_wants_to_know_more_still_does(before: str, after: str) -> None:
+    root = logging.getLogger()
+    root.setLevel(before)
+
+    setup_logging()
+
+    assert logging.getLevelName(root.level) == after
+
+
+@pytest.mark.spec("E107")
 def test_setting_up_again_replaces_only_what_was_set_up(tmp_path: Path) -> None:
     root = logging.getLogger()
     others = logging.NullHandler()

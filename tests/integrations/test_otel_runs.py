@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actorflow.errors import MissingExtraError, UnifiedStageExecutionError
+from actorflow.errors import MissingExtraError, UnifiedPipelineCancelled, UnifiedStageExecutionError
 from actorflow.events import (
     BackpressureAwareEventSink,
     BoundEventSink,
@@ -80,6 +80,39 @@ async def test_replies_in_the_output_describe_the_span_of_the_stage() -> None:
     expected = {**llm.to_otel_attributes(), **stt.to_otel_attributes(), **tts.to_otel_attributes()}
     assert replies("stage answer") == expected
     assert replies("stage refuse") == llm.to_otel_attributes()
+
+
+@pytest.mark.spec("E111")
+async def test_later_reply_of_a_kind_counts() -> None:
+    collector = Collector()
+
+    async def answer(ctx: StageContext) -> StageOutput:
+        draft, final = (LLMResponse("...", name, "acme") for name in ("small", "large"))
+        return StageOutput.ok(draft=draft, final=final)
+
+    await Pipeline.from_stages(StageSpec("answer", answer)).run(event_sink=collector.sink)
+
+    assert (collector.spans["stage answer"].attributes or {})["llm.model"] == "large"
+
+
+@pytest.mark.spec("E109")
+async def test_cancel_during_a_delay_leaves_a_try_of_no_length(autojump_clock: MockClock) -> None:
+    collector = Collector()
+
+    async def busy(ctx: StageContext) -> StageOutput:
+        return StageOutput.retry("busy")
+
+    graph = UnifiedStageGraph(
+        [StageSpec("busy", busy, kind="work")],
+        interceptors=[RetryInterceptor(base_delay_ms=10_000, jitter_strategy="none")],
+    )
+    with pytest.raises(UnifiedPipelineCancelled):
+        async with graph.start(event_sink=collector.sink) as run:
+            await trio.sleep(1)
+            run.cancel("enough")
+
+    waited = collector.spans["try 2"]
+    assert waited.start_time == waited.end_time
 
 
 @pytest.mark.spec("E111")
