@@ -36,14 +36,21 @@ class StageGraph:
     and what depends on it runs too; how each stage ended is in its result.
     """
 
-    def __init__(self, specs: Iterable[StageSpec], **options: Any) -> None:
+    def __init__(
+        self,
+        specs: Iterable[StageSpec],
+        interceptors: Iterable[Any] | None = None,
+        **options: Any,
+    ) -> None:
         """Check and wire `specs`; `options` are those of a `UnifiedStageGraph`.
 
         Raises:
           PipelineValidationError: also for stages with conditions or streams.
         """
         options["failure_mode"] = FailureMode.BEST_EFFORT
-        self._graph = UnifiedStageGraph(map(_unconditional, specs), **options)
+        self._graph = UnifiedStageGraph(
+            map(_unconditional, specs), interceptors=interceptors, **options
+        )
 
     @property
     def specs(self) -> tuple[StageSpec, ...]:

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from actorflow.errors import PipelineValidationError
+from actorflow.interceptors import BaseInterceptor
 from actorflow.model import StageOutput
 from actorflow.pipeline import PipelineBuilder, StageSpec, edge, with_conditional_branch
 from actorflow.runtime import StageGraph
@@ -38,6 +39,25 @@ async def test_stages_run_in_order_and_get_the_context_of_the_run() -> None:
     assert results["second"].data == {"n": 2}
     assert sink.types()[0] == "pipeline.started"
     assert sink.types()[-1] == "pipeline.completed"
+
+
+@pytest.mark.spec("30.18.1")
+async def test_interceptors_are_around_the_stages() -> None:
+    class Counting(BaseInterceptor):
+        """Subclass of the tests: counts calls."""
+
+        name = "counting"
+        calls = 0
+
+        async def before(self, stage_name: str, ctx: object) -> None:
+            self.calls += 1
+
+    counting = Counting()
+
+    results = await StageGraph([spec("a", nothing)], [counting]).run(PipelineContext())
+
+    assert results["a"].status == "completed"
+    assert counting.calls == 1
 
 
 @pytest.mark.spec("30.18.2")
