@@ -100,7 +100,7 @@ class ObservableEventSink:
         if self._verbose:
             try:
                 self._print([f"[{elapsed_ms:8.2f}ms] {type}", *_shown(data or {})], type)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - payloads and streams are user code
                 # Who watched has gone; that is nothing to whoever else hears of the run.
                 self._verbose = False
                 _logger.warning("event_not_printed", extra={"error": repr(error)})

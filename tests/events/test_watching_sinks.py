@@ -165,7 +165,10 @@ def test_stream_is_the_standard_output_of_the_moment(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.spec("E63")
-@pytest.mark.parametrize("problem", [BrokenPipeError(), ValueError("I/O operation on closed file")])
+@pytest.mark.parametrize(
+    "problem",
+    [BrokenPipeError(), ValueError("I/O operation on closed file"), RuntimeError("no such thing")],
+)
 async def test_reader_that_goes_away_takes_no_event_along(
     problem: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
