@@ -145,8 +145,12 @@ class AnalyticsSink(OwnedByBlock):
 
     async def _export_pending(self) -> None:
         async with self._exporting:
-            while self._pending:
-                batch = list(islice(self._pending, _BATCH))
+            # Not what comes meanwhile: under load there would be no end to it, and each
+            # batch would be the few events that come during the export before.
+            left = len(self._pending)
+            while left:
+                batch = list(islice(self._pending, min(left, _BATCH)))
+                left -= len(batch)
                 error = await self._export([entry.event for entry in batch])
                 # Only now: an export that was cancelled is repeated.
                 for entry in batch:
@@ -170,19 +174,21 @@ class AnalyticsSink(OwnedByBlock):
         try:
             while not self._is_closed and await self._rest(inbox):
                 await self._export_pending()
-            await self._export_pending()
+            while self._pending:
+                await self._export_pending()
         finally:
             work_ends(self)
             self._is_owned = False
 
     async def _rest(self, inbox: Inbox[None]) -> bool:
         """Wait for events, and a little longer for more of them; False at the end."""
-        self._hurry = trio.Event()
         if not self._pending and not await self._worker.rest(inbox):
             return False
         if len(self._pending) * 2 < self._max_pending and not self._is_closed:
             with inbox.ctx.until_stop(), trio.move_on_after(_LINGER):
                 await self._hurry.wait()
+        # Who sets it from here on has events that the next export leaves behind.
+        self._hurry = trio.Event()
         return not inbox.ctx.is_stopping
 
     @property

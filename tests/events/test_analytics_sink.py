@@ -36,6 +36,7 @@ class Exporter:
     def __init__(self, seconds: float = 0) -> None:
         self.seconds = seconds
         self.events: list[AnalyticsEvent] = []
+        self.batches: list[int] = []
         self.flushed = self.closed = 0
 
     @property
@@ -52,6 +53,7 @@ class Exporter:
         if any(event.event_type.startswith("bad") for event in batch):
             raise OSError("refused")
         self.events += batch
+        self.batches.append(len(batch))
 
     async def flush(self) -> None:
         self.flushed += 1
@@ -161,6 +163,56 @@ async def test_events_that_come_during_an_export_do_not_wait_for_more(
         await trio.sleep(60)
 
         assert exporter.types == ["a", "b"]
+
+
+@pytest.mark.spec("E102")
+async def test_events_that_come_during_an_export_wait_for_a_moment_too(
+    autojump_clock: MockClock,
+) -> None:
+    exporter = Exporter(seconds=0.01)
+    types = [str(number) for number in range(60)]
+    async with AnalyticsSink(exporter) as sink:
+        for type in types:
+            try_all(sink, type)
+            await trio.sleep(0.001)
+
+    assert exporter.types == types
+    # Not one for each export that is just over.
+    assert len(exporter.batches) <= 3
+
+
+@pytest.mark.spec("E103")
+async def test_flush_does_not_wait_for_what_comes_after_it(autojump_clock: MockClock) -> None:
+    exporter = Exporter(seconds=1)
+    sink = AnalyticsSink(exporter)
+    try_all(sink, "before")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.flush)
+        await trio.sleep(0.5)
+        try_all(sink, "after")
+
+    assert (exporter.types, sink.pending) == (["before"], 1)
+
+
+@pytest.mark.spec("E103")
+async def test_events_that_come_during_the_last_export_are_exported(
+    autojump_clock: MockClock,
+) -> None:
+    exporter = Exporter(seconds=1)
+    sink = AnalyticsSink(exporter)
+
+    async with trio.open_nursery() as nursery, open_system():
+        await sink.start()
+        try_all(sink, "a")
+        nursery.start_soon(_try_after, 0.5, sink, "b")
+
+    assert (exporter.types, sink.pending) == (["a", "b"], 0)
+
+
+async def _try_after(seconds: float, sink: AnalyticsSink, type: str) -> None:
+    await trio.sleep(seconds)
+    try_all(sink, type)
 
 
 @pytest.mark.spec("E102")
