@@ -162,13 +162,10 @@ class _Mouth:
 
         The turn looks whether the audio fits.
         """
-        if isinstance(piece, bytes):
-            await self._turn.send_audio(piece, text=words)
-            return
-        if not hasattr(piece, "data"):
+        if not isinstance(piece, bytes) and not hasattr(piece, "data"):
             raise InvalidTypeError("an item of the answer", piece, "a text or audio")
-        is_of_one_voice = piece.channels == 1 and piece.format == AudioFormat.PCM_16
-        if piece.sample_rate == self._rate or not is_of_one_voice:
+        if isinstance(piece, bytes) or not self._needs_conversion(piece):
+            await self.flush()
             await self._turn.send_audio(piece, text=words)
             return
         if piece.sample_rate != self._from_rate:
@@ -177,6 +174,10 @@ class _Mouth:
             self._from_rate = piece.sample_rate
         self._words = words or self._words
         await self._send(self._converter.convert(piece.data))
+
+    def _needs_conversion(self, piece: SpeechPiece) -> bool:
+        is_of_one_voice = piece.channels == 1 and piece.format == AudioFormat.PCM_16
+        return piece.sample_rate != self._rate and is_of_one_voice
 
     async def flush(self) -> None:
         """Send what the converter holds back: it belongs before what comes next."""

@@ -529,6 +529,24 @@ async def test_answer_is_converted_to_the_rate_of_the_client(autojump_clock: Moc
 
 
 @pytest.mark.spec("A135")
+async def test_audio_that_needs_no_conversion_waits_for_what_was_held_back(
+    autojump_clock: MockClock,
+) -> None:
+    slow, raw, fitting = b"\1\0" * 320, b"\2\0" * 320, b"\3\0" * 320
+    app = saying(
+        AudioChunk(slow, 8000),
+        raw,
+        AudioChunk(slow, 8000),
+        AudioChunk(fitting),
+        resample=Doublings(),
+    )
+    said = await answers_of(app)
+
+    audio = b"".join(it.data for it in said if isinstance(it, ReplyAudio))
+    assert audio == slow * 2 + raw + slow * 2 + fitting
+
+
+@pytest.mark.spec("A135")
 async def test_words_are_said_although_their_audio_vanishes(autojump_clock: MockClock) -> None:
     class Silent:
         def convert(self, samples: bytes) -> bytes:
