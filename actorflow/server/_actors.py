@@ -183,6 +183,8 @@ class SessionActor(Actor[Any]):
         await link.connection.abort()
         link.done.set()
         ended = lost.close_code in (CloseCode.NORMAL, CloseCode.TOO_BIG)
+        # In the meantime the application may have closed it.
+        ended = ended or session.ending is not None
         if ended or not link.format.is_resumable or session.is_draining:
             session.link = None
             session.end(lost.close_code, lost.reason or "the connection ended")

@@ -195,8 +195,9 @@ class Session:
         self._heard_ms = 0.0
         self._heard_pieces = 0
         self._is_overheard = False
-        # How many pieces had come when the client said that its input is over.
-        self._input_ends: deque[int] = deque()
+        # How many pieces had come each time the client said that its input is over. More ends
+        # than pieces wait only where what was between them has been dropped.
+        self._input_ends: deque[int] = deque(maxlen=self.microphone.max_pieces + 1)
         self._pieces_in = 0
         # Turns whose last words went to a client that was away.
         self._unheard: list[Turn] = []
@@ -415,7 +416,9 @@ class Session:
 
     def _end_input(self) -> None:
         if self._is_overheard:
-            self._input_ends.append(self._pieces_in)
+            # Said twice, it is over once.
+            if not self._input_ends or self._input_ends[-1] < self._pieces_in:
+                self._input_ends.append(self._pieces_in)
             self._heard.set()
         elif self.turn is not None and self.turn.input_left is None:
             self.turn.input_left = len(self.microphone)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
@@ -113,6 +113,30 @@ async def test_end_of_input_is_marked_where_it_came(autojump_clock: MockClock) -
     ends = [number for number, chunk in enumerate(c for c in app.heard) if chunk.is_final]
     marked = [sum(len(c.data) for c in app.heard[: number + 1]) for number in ends]
     assert marked == [len(PIECE), 3 * len(PIECE)]
+
+
+@pytest.mark.spec("A95", "A119d")
+async def test_ends_of_input_that_nobody_reads_are_bounded(autojump_clock: MockClock) -> None:
+    microphones: list[AsyncIterator[AudioChunk]] = []
+
+    class Late(Ears):
+        def on_session(self, session: Session) -> Supervisor:
+            microphones.append(session.take_microphone())
+            return Supervisor()
+
+    async with open_house(app=Late(), inbound_ms=100) as house:
+        caller = await house.call()
+        for _ in range(2000):
+            await caller.say(UserAudio(PIECE), End("turn"), End("turn"))
+        await wait_all_tasks_blocked()
+
+        heard = []
+        with trio.move_on_after(1):
+            async for chunk in microphones[0]:
+                heard.append(chunk)
+    assert sum(len(chunk.data) for chunk in heard) == 5 * len(PIECE)
+    assert len([chunk for chunk in heard if not chunk.data]) < 1001
+    assert all(chunk.is_final for chunk in heard)
 
 
 @pytest.mark.spec("A119d")
@@ -373,6 +397,30 @@ async def test_session_whose_server_ends_while_it_is_connected_crashes_nothing(
             await caller.say(Start(), UserText("hello"))
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
+    assert caplog.records == []
+
+
+@pytest.mark.spec("A83", "A106")
+async def test_session_that_is_closed_while_it_loses_its_connection_is_closed_in_order(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for steps in range(20):
+
+        async def close(session: Session, turn: Turn, steps: int = steps) -> None:
+            while session.link is not None and session.link.lost is None:
+                await trio.lowlevel.checkpoint()
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            session.close()
+
+        async with open_house(close) as house:
+            caller = await house.call()
+            await caller.say(UserText("hello"))
+            await caller.hear_a(TurnStarted)
+            await caller.connection.abort()
+            await wait_all_tasks_blocked()
+
+            assert house.sink.assert_emitted("session.closed")["code"] == CloseCode.NORMAL
     assert caplog.records == []
 
 
