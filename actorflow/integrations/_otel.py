@@ -8,6 +8,7 @@ so it does not matter when they arrive here, or in which task.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -61,7 +62,7 @@ class OTelEventSink:
     """Turns events into spans and metrics.
 
     It takes the providers of the process unless others are passed, and never
-    shuts them down. Exceptions of the SDK are logged and go no further. Runs
+    shuts them down. Any thread may use it. Exceptions of the SDK are logged and go no further. Runs
     whose end is not seen are closed as incomplete when there are too many, when
     they are too old, and by `aclose`.
     """
@@ -101,6 +102,8 @@ class OTelEventSink:
         self._dropped = meter.create_counter("actorflow.events.dropped")
         self._max_open_runs = max_open_runs
         self._max_run_age = max_run_age
+        # Reentrant: what an exporter does may be an event, too.
+        self._lock = threading.RLock()
         # In the order in which they began.
         self._runs: dict[str, _Run] = {}
         # The stage below which a run that is yet to begin belongs.
@@ -125,7 +128,7 @@ class OTelEventSink:
 
     def try_emit(self, *, type: str, data: _Payload | None) -> None:
         """Take an event."""
-        with _logged(type):
+        with _logged(type), self._lock:
             self._take(type, data or {})
 
     def offer(self, *, type: str, data: _Payload | None) -> bool:
@@ -184,7 +187,7 @@ class OTelEventSink:
         )
         first_seq = data.get("seq")
         last_seq = first_seq - 1 if isinstance(first_seq, int) else 0
-        self._runs[run_id] = _Run(name, span, clock.monotonic(), last_seq=last_seq)
+        self._runs[run_id] = _Run(name, span, clock.timestamp(), last_seq=last_seq)
 
     def _parent_elsewhere(self, data: _Payload) -> Context:
         # Without readable headers it is the span that is current where the run was started.
@@ -290,7 +293,7 @@ class OTelEventSink:
 
     def _close_forgotten(self) -> None:
         now = _nanoseconds(None)
-        oldest = clock.monotonic() - self._max_run_age
+        oldest = clock.timestamp() - self._max_run_age
         for run_id in [id for id, run in self._runs.items() if run.started < oldest]:
             self._abandon(run_id, now)
         while len(self._runs) >= self._max_open_runs:
@@ -309,7 +312,7 @@ class OTelEventSink:
     async def aclose(self) -> None:
         """Close the runs that are still open as incomplete, and flush."""
         for run_id in list(self._runs):
-            with _logged("aclose"):
+            with _logged("aclose"), self._lock:
                 self._abandon(run_id, _nanoseconds(None))
         await self.flush()
 

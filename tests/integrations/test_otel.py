@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -247,6 +248,52 @@ async def test_processor_that_raises_stops_no_closing(caplog: pytest.LogCaptureF
 
     assert {"pipeline r", "pipeline s"} <= collector.spans.keys()
     assert [record.__dict__["during"] for record in caplog.records] == ["aclose", "aclose", "flush"]
+
+
+@pytest.mark.spec("E113")
+def test_run_has_the_same_age_for_every_trio_run() -> None:
+    # The clock of each begins somewhere else.
+    collector = Collector()
+
+    async def begin(run_id: str) -> None:
+        pipeline_started(BoundEventSink(collector.sink, pipeline_run_id=run_id))
+
+    for run_id, seconds in (("r", 0), ("s", 1e6)):
+        trio_clock = MockClock()
+        trio_clock.jump(seconds)
+        trio.run(begin, run_id, clock=trio_clock)
+
+    assert collector.finished == ()
+
+
+@pytest.mark.spec("E7")
+def test_runs_of_several_threads_have_all_their_spans() -> None:
+    collector = Collector(max_open_runs=2000)
+
+    def report(thread: int) -> None:
+        sinks = [
+            BoundEventSink(collector.sink, pipeline_run_id=f"{thread}.{number}")
+            for number in range(400)
+        ]
+        for sink in sinks:
+            pipeline_started(sink)
+        for sink in sinks:
+            data = {"pipeline_name": "p", "duration_ms": 1.0, "stage_counts": {}}
+            sink.try_emit(type="pipeline.completed", data=data)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=report, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert len(collector.finished) == 1600
+    assert not any("actorflow.incomplete" in (span.attributes or {}) for span in collector.finished)
 
 
 @pytest.mark.spec("E113")
