@@ -106,7 +106,7 @@ class Run:
         self._started_at: float | None = None
         self._ended_at: float | None = None
         self._warnings: tuple[str, ...] = ()
-        self._mistake: Exception | None = None
+        self._mistake: BaseException | None = None
         self._crash: Exception | None = None
         self._error: Exception | None = None
         self._results: PipelineResults | None = None
@@ -293,11 +293,12 @@ class Run:
     async def _run_and_wind_up(self) -> None:
         try:
             await self._run()
-        except trio.Cancelled:
-            self._cut_off()
-            raise
         except Exception as crash:  # noqa: BLE001 - it is the outcome, once things are in order
             self._crash = crash
+        except BaseException:
+            # A cancellation, or what stops the whole program.
+            self._cut_off()
+            raise
         finally:
             # Whatever is awaited in there shields itself, each with a limit of its own.
             await self._wind_up()  # noqa: ASYNC102
@@ -503,7 +504,7 @@ class Run:
         # the stages that start now inherit them.
         try:
             self._context.run(self._call_ended, call, end)
-        except Exception as mistake:  # noqa: BLE001 - it is raised by whom it belongs to
+        except BaseException as mistake:  # noqa: ASYNC103, BLE001 - the supervisor raises it
             self._mistake = mistake
         if self._state.is_over or self._mistake is not None:
             self._lane.wake()

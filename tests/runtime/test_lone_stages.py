@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -11,10 +11,17 @@ import trio
 from hypothesis import given, settings, strategies as st
 
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
-from actorflow.pipeline import Pipeline
+from actorflow.pipeline import Pipeline, StageSpec
 from actorflow.runtime._lane import Lane
-from actorflow.stages import PipelineContext
-from actorflow.testing import RecordingEventSink, pipelines, run_seeded
+from actorflow.stages import PipelineContext, StageContext
+from actorflow.testing import (
+    CatalogueViolation,
+    Fails,
+    RecordingEventSink,
+    faulty,
+    pipelines,
+    run_seeded,
+)
 
 TOLD = ("stage", "attempt", "status", "tries", "reason", "error", "duration_ms", "stage_counts")
 
@@ -44,3 +51,31 @@ def test_report_that_does_not_wake_the_supervisor_changes_nothing(
         in_turn = run_seeded(story_of, pipeline, cancel_after)
 
     assert at_once == in_turn
+
+
+async def rest(ctx: StageContext) -> None:
+    await trio.sleep(0.1)
+
+
+LONE = Pipeline("lone", [StageSpec("first", rest), StageSpec("second", rest, dependencies="first")])
+
+
+# Of the events of this run: the end of the first stage, the start and the end of the second.
+@pytest.mark.spec("30.4.2", "30.1.4")
+@pytest.mark.parametrize("number", [2, 3, 4])
+@pytest.mark.parametrize("is_awaited", [True, False])
+@pytest.mark.parametrize("stopper", [KeyboardInterrupt, SystemExit, CatalogueViolation])
+def test_sink_may_stop_the_whole_program(
+    stopper: type[BaseException], is_awaited: bool, number: int
+) -> None:
+    events = RecordingEventSink()
+    sink = faulty(events, try_emit=Fails(stopper, calls=number))
+
+    async def run() -> None:
+        await LONE.run(event_sink=sink)
+
+    at_once_or_in_turn = nullcontext() if is_awaited else patch.object(Lane, "is_awaited", False)
+    with at_once_or_in_turn, pytest.raises(stopper):
+        run_seeded(run)
+
+    assert events.types()[-1] == "pipeline.canceled"
