@@ -33,7 +33,8 @@ def current_event_sink() -> EventSink | None:
 
 def get_event_sink() -> EventSink:
     """The sink that was set, or a new `NoOpEventSink`."""
-    return _current.get() or NoOpEventSink()
+    sink = _current.get()
+    return NoOpEventSink() if sink is None else sink
 
 
 @contextmanager

@@ -23,7 +23,9 @@ def listed(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        del _active[run_id]
+        # Nothing keeps two contexts from having the same id.
+        if _active.get(run_id) is run:
+            del _active[run_id]
 
 
 def find_run(run_id: UUID | None) -> Run | None:

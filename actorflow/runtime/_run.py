@@ -127,11 +127,14 @@ class Run:
           ContextInUseError: if another run has it.
         """
         context, graph = self.context, self.graph
-        sink = self._given_sink or context.event_sink or get_event_sink()
+        # By `None`, because a sink that is a list, or counts itself, is false while it is empty.
+        sinks = (self._given_sink, context.event_sink, get_event_sink())
+        sink = next(sink for sink in sinks if sink is not None)
         with context.running(self._context_canceled) as self.snapshot:
+            self.run_id = run_id = str(context.pipeline_run_id)
             self.sink = context.event_sink = BoundEventSink(
                 sink,
-                pipeline_run_id=context.pipeline_run_id,
+                pipeline_run_id=run_id,
                 request_id=context.request_id,
                 execution_mode=context.execution_mode,
                 topology=context.topology,

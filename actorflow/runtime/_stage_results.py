@@ -93,6 +93,10 @@ class StageResults(Mapping[str, StageResult]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What the results are made of has the runners of all stages, and those may not travel.
+        return dict, (dict(self),)
+
     def states(self) -> dict[str, StageState]:
         """How each stage ended, which costs no results."""
         return {name: settle.state for name, settle in self._settles.items()}

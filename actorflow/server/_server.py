@@ -242,7 +242,7 @@ async def open_server(
         `handshake_timeout`.
       event_sink: where `session.*` events go; the current sink by default.
     """
-    sink = event_sink or get_event_sink()
+    sink = get_event_sink() if event_sink is None else event_sink
     listeners = await trio.open_tcp_listeners(port, host=host)
     address: tuple[str, int] = listeners[0].socket.getsockname()[:2]
     if authenticate is None and not ipaddress.ip_address(address[0]).is_loopback:

@@ -308,4 +308,5 @@ async def open_sessions(
     grace = 2 * config.close_timeout + 1
     tree: Child[Never] = Child("sessions", Supervisor(), restart="temporary")
     async with open_system(tree, grace=grace) as system:
-        yield Sessions(system, app, config, event_sink or get_event_sink())
+        sink = get_event_sink() if event_sink is None else event_sink
+        yield Sessions(system, app, config, sink)

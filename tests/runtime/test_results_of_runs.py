@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from actorflow.pipeline import (
     GuardRetryPolicy,
     GuardRetryStrategy,
     Pipeline,
+    StageSpec,
     edge,
     stage,
 )
@@ -39,6 +42,14 @@ async def test_duration_and_times_are_those_of_one_call(autojump_clock: MockCloc
     assert result.duration_ms == 2500
     assert (result.ended_at - result.started_at).total_seconds() == 2.5
     assert result.started_at.utcoffset() is not None
+
+
+async def test_results_travel_without_the_stages() -> None:
+    unnamed = StageSpec("unnamed", lambda _: {"n": 1})
+    results = (await Pipeline("lonely", [unnamed]).run()).stage_results
+
+    assert pickle.loads(pickle.dumps(results)) == results
+    assert copy.copy(results) == results
 
 
 @pytest.mark.spec("10.18.3")

@@ -6,7 +6,9 @@ import gc
 import random
 import re
 import threading
+import uuid
 import weakref
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,6 +26,7 @@ from actorflow.errors import (
     UnifiedPipelineCancelled,
     UnifiedStageExecutionError,
 )
+from actorflow.events import event_sink_scope
 from actorflow.interceptors import RetryInterceptor
 from actorflow.model import ContextSnapshot, RunIdentity, StageOutput
 from actorflow.pipeline import Pipeline
@@ -119,6 +122,50 @@ async def test_context_serves_one_run_at_a_time_and_then_another() -> None:
     await graph.run(other)
     assert other.outputs is not first
     assert other.outputs.keys() == ["a"]
+
+
+@pytest.mark.spec("30.2.8")
+async def test_runs_with_one_id_do_not_mix(autojump_clock: MockClock) -> None:
+    ended = []
+
+    async def run(seconds: float) -> None:
+        async def rest(ctx: StageContext) -> None:
+            await trio.sleep(seconds)
+
+        context = PipelineContext(pipeline_run_id=uuid.UUID(int=1))
+        await UnifiedStageGraph([spec("a", rest)]).run(context)
+        ended.append(seconds)
+
+    for others in ((1, 2), (2, 1)):
+        async with trio.open_nursery() as nursery:
+            for seconds in others:
+                nursery.start_soon(run, seconds)
+
+    assert ended == [1, 2, 1, 2]
+
+
+class Kept(list[str]):
+    """A sink that is false until it has something."""
+
+    async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+        self.append(type)
+
+    def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
+        self.append(type)
+        return True
+
+
+async def test_sink_may_be_empty() -> None:
+    given, of_context, current = Kept(), Kept(), Kept()
+    graph = UnifiedStageGraph([spec("a", nothing)])
+
+    await graph.run(event_sink=given)
+    await graph.run(PipelineContext(event_sink=of_context))
+    with event_sink_scope(current):
+        await graph.run()
+
+    assert given == of_context == current
+    assert given[-1] == "pipeline.completed"
 
 
 @pytest.mark.spec("30.1.1")
