@@ -104,6 +104,10 @@ class PipelineRunner:
         """
         if max_events < 1:
             raise InvalidArgumentError("max_events", max_events, "at least 1")
+        if not isinstance(uuid_monitor, UuidCollisionMonitor | None):
+            raise InvalidTypeError("uuid_monitor", uuid_monitor, "a UuidCollisionMonitor or None")
+        if not isinstance(memory_tracker, MemoryTracker | None):
+            raise InvalidTypeError("memory_tracker", memory_tracker, "a MemoryTracker or None")
         if runtime is not None and idempotency_store is not None:
             raise InvalidArgumentError(
                 "idempotency_store", idempotency_store, "left out when a runtime is given"
@@ -170,6 +174,8 @@ class PipelineRunner:
         created_at: datetime | None = None,
     ) -> ContextSnapshot:
         """A snapshot with a new id wherever none is given."""
+        if not isinstance(metadata, Mapping | None):
+            raise InvalidTypeError("metadata", metadata, "a mapping or None")
         moment = created_at or clock.now()
         identity = RunIdentity(
             pipeline_run_id or ids.new_id(),

@@ -284,6 +284,21 @@ def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
         PipelineRunner(**options)
 
 
+@pytest.mark.parametrize("argument", ["uuid_monitor", "memory_tracker"])
+def test_switch_in_the_place_of_a_watcher_is_refused(argument: str) -> None:
+    options: dict[str, Any] = {argument: True}
+
+    with pytest.raises(InvalidTypeError, match=argument):
+        PipelineRunner(**options)
+
+
+def test_metadata_is_a_mapping() -> None:
+    pairs: Any = [("lang", "en")]
+
+    with pytest.raises(InvalidTypeError, match="metadata must be a mapping"):
+        PipelineRunner().create_snapshot(metadata=pairs)
+
+
 @pytest.mark.spec("30.17.10", "G85")
 def test_nothing_is_switched_on_by_itself() -> None:
     options = inspect.signature(PipelineRunner).parameters
@@ -323,6 +338,8 @@ async def test_cancelled_run_is_a_success_with_what_was_done(way: str) -> None:
     assert (result.success, result.cancelled, result.cancel_reason) == (True, True, "enough")
     assert (result.error, result.error_type) == (None, None)
     assert result.stages["clean"] == {"text": "hi"}
+    # What was interrupted has run.
+    assert result.not_run == ()
     assert types(result)[-1] == "pipeline.canceled"
 
 
@@ -737,6 +754,37 @@ async def test_id_that_comes_again_is_reported_and_the_run_goes_on(
     told = sink.assert_emitted("uuid.collision", value=str(run_id), category="pipeline")
     assert told["window_seconds"] == 60
     assert "uuid_collision" in caplog.text
+
+
+@pytest.mark.spec("30.17.3", "G85")
+@pytest.mark.parametrize("second_takes", [1, 3])
+async def test_runs_with_one_id_may_overlap(second_takes: float, autojump_clock: MockClock) -> None:
+    runner = PipelineRunner(enable_uuid_monitor=True)
+    snapshot = runner.create_snapshot(input_text="2")
+    results: list[RunResult] = []
+
+    async def below(ctx: StageContext) -> None:
+        await trio.sleep(0.1)
+
+    async def work(ctx: StageContext) -> None:
+        await trio.sleep(2 if len(started) == 1 else second_takes)
+        child = await ctx.spawn_subpipeline(Pipeline.from_stages(StageSpec("below", below)))
+        assert child.success
+
+    started: list[int] = []
+
+    async def run() -> None:
+        started.append(1)
+        pipeline = Pipeline.from_stages(StageSpec("work", work))
+        results.append(await runner.run(pipeline, snapshot=snapshot))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await trio.sleep(0.5)
+        nursery.start_soon(run)
+
+    assert all(result.success for result in results)
+    assert sorted(len(result.warnings) for result in results) == [0, 1]
 
 
 @pytest.mark.spec("30.17.3", "G85")
