@@ -88,6 +88,18 @@ def test_span_tells_how_it_ended() -> None:
 
 
 @pytest.mark.spec("E110")
+def test_tool_that_failed_says_so() -> None:
+    collector = Collector()
+    sink = BoundEventSink(collector.sink, pipeline_run_id="r")
+    pipeline_started(sink)
+    for type, more in (("tool.started", {}), ("tool.failed", {"error_message": "no such city"})):
+        sink.try_emit(type=type, data={"tool_name": "map", "action_id": "1", **more})
+
+    status = collector.spans["tool map"].status
+    assert (status.status_code, status.description) == (StatusCode.ERROR, "no such city")
+
+
+@pytest.mark.spec("E110")
 def test_other_events_are_events_of_the_span() -> None:
     collector = told(Collector())
     spans = collector.spans
