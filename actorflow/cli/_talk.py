@@ -100,10 +100,12 @@ def talk(
         # A server listens to nobody while it speaks to somebody who would hear that.
         "metadata": {"echo": say is None and not headphones},
     }
-    code = trio.run(partial(_hold, call, url, say, options))
-    if out is not None:
-        _write_wave(out, call.loudspeaker.played)
-    return code
+    try:
+        return trio.run(partial(_hold, call, url, say, options))
+    finally:
+        # What was heard before a connection broke is no less worth.
+        if out is not None:
+            _write_wave(out, call.loudspeaker.played)
 
 
 def _say_with(said: bytes | None, text: str | None) -> Say | None:
@@ -133,8 +135,10 @@ async def _hold(call: Call, url: str, say: Say | None, options: dict[str, Any]) 
         with trio.CancelScope() as scope:
             interrupts = Interrupts(scope.cancel, Console(stderr=True))
             with interrupts.caught(signal.SIGTERM):
-                await call.hold(session, say)
-        call.view.ended(call)
+                try:
+                    await call.hold(session, say)
+                finally:
+                    call.view.ended(call)
         return INTERRUPTED if interrupts.came else call.exit_code
 
 
@@ -304,7 +308,9 @@ class PlainView(View):
             )
 
     def ended(self, call: Call) -> None:
-        if not call.answered:
+        if call.turn_id is not None and (self._is_open or self._first_audio is not None):
+            self._line("ended", "in the middle of an answer")
+        elif not call.answered:
             self._line("ended", "nothing was answered")
 
     def _grow(self, delta: str) -> None:

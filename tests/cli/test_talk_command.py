@@ -63,6 +63,11 @@ class Echo:
             case "leave":
                 session.close("enough")
                 await trio.sleep_forever()
+            case "break":
+                await turn.send_text("You said ")
+                await turn.send_audio(b"\x01\x00" * (SECOND // 2))
+                await trio.sleep(0.3)
+                session.fail()
             case _:
                 await turn.send_text("You said ")
                 await turn.send_text(f"{turn.text}.", is_final=True)
@@ -250,6 +255,20 @@ def test_session_that_breaks_is_one_error(talk: Talk) -> None:
     assert code == 1
     assert "     error  1 turns in a row failed (TURN_FAILED)\n" in out
     assert "actorflow: the session was closed with code 1011" in err
+
+
+@pytest.mark.spec("A152")
+def test_answer_that_breaks_off_is_written_as_far_as_it_was_heard(talk: Talk) -> None:
+    with serving(Echo()) as url:
+        code, out, err = talk(url, "--text", "break", "--out", "answer.wav")
+
+    assert code == 1
+    assert "    answer  You said \n" in out
+    assert "     ended  in the middle of an answer\n" in out
+    assert err.startswith("actorflow: the session was closed with code 1011")
+    _, heard = read_wave()
+    assert SECOND // 10 < len(heard) < SECOND
+    assert set(heard) == {1, 0}
 
 
 # Files and options
