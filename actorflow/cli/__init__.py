@@ -15,8 +15,8 @@ def main() -> None:
     """Run the command that `sys.argv` names and exit.
 
     Exit codes: 0 done, 1 the command failed with an error of actorflow, 2 the
-    command line was wrong or the extra is not installed; others are those of a
-    command. ACTORFLOW_DEBUG=1 in the environment asks for tracebacks.
+    command line was wrong or the extra is not installed, 130 it was interrupted;
+    others are those of a command. ACTORFLOW_DEBUG=1 in the environment asks for tracebacks.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         # Not every pipe can be told about arrows and dots; it gets a question mark for them.
@@ -35,3 +35,6 @@ def main() -> None:
     except ActorflowError as error:
         tell(error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        # It came before there was a command to listen for it.
+        sys.exit(130)

@@ -208,6 +208,20 @@ def test_error_of_actorflow_ends_without_a_traceback(
     ]
 
 
+def test_interrupt_before_there_is_a_command_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actorflow.cli import _app
+
+    def fail(tokens: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_app, "app", fail)
+
+    assert run(monkeypatch, "demo") == 130
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
 def test_tracebacks_are_shown_when_the_environment_asks(
     value: str, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
