@@ -85,16 +85,15 @@ class PocketsphinxRecognizer:
         """
         if language.partition("-")[0] != "en":
             raise InvalidArgumentError("language", language, "'en', which the model is made for")
-        if sample_rate != RATE:
-            resampler = Resampler(sample_rate, RATE)
-            audio = resampler.convert(audio) + resampler.flush()
         start = clock.monotonic()
         async with self._turn:
-            text, confidence, words = await trio.to_thread.run_sync(self._decode, audio)
+            text, confidence, words = await trio.to_thread.run_sync(
+                self._decode, audio, sample_rate
+            )
         return STTResponse(
             text,
             confidence=confidence,
-            duration_ms=len(audio) / 2 / RATE * 1000,
+            duration_ms=len(audio) / 2 / sample_rate * 1000,
             language=language,
             provider="pocketsphinx",
             model="en-us",
@@ -102,7 +101,10 @@ class PocketsphinxRecognizer:
             words=words,
         )
 
-    def _decode(self, audio: bytes) -> tuple[str, float, list[dict[str, Any]]]:
+    def _decode(self, audio: bytes, sample_rate: int) -> tuple[str, float, list[dict[str, Any]]]:
+        if sample_rate != RATE:
+            resampler = Resampler(sample_rate, RATE)
+            audio = resampler.convert(audio) + resampler.flush()
         decoder = self._decoder
         decoder.start_utt()
         try:

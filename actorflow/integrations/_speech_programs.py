@@ -63,7 +63,9 @@ class SpeechProgram(ABC):
 
     async def say(self, sentence: str) -> bytes:
         """Speak one sentence at our rate."""
-        rate, samples = _read_wave(await self._run(sentence.encode()))
+        # Half a sign, of a text cut in the wrong place, cannot be spoken.
+        text = sentence.encode(errors="replace")
+        rate, samples = _read_wave(await self._run(text))
         if rate == self.sample_rate:
             return samples
         resampler = Resampler(rate, self.sample_rate)

@@ -7,6 +7,7 @@ import math
 import os
 import struct
 import sys
+import threading
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from actorflow.integrations import (
     PocketsphinxRecognizer,
     Resampler,
     SileroDetector,
+    _pocketsphinx,
 )
 from actorflow.providers import SpeechDetector, SpeechToText, TextToSpeech
 from tests.integrations.voice import (
@@ -238,6 +240,24 @@ async def test_recognizer_does_not_hold_up_the_loop() -> None:
     assert took < 0.1
 
 
+@pytest.mark.spec("A142", "A143")
+@needs_extra
+async def test_conversion_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def noted(from_rate: int, to_rate: int) -> Resampler:
+        threads.append(threading.current_thread())
+        return Resampler(from_rate, to_rate)
+
+    monkeypatch.setattr(_pocketsphinx, "Resampler", noted)
+
+    heard = await recognizer_of(PHRASES).transcribe(bytes(8000), sample_rate=8000)
+
+    assert heard.duration_ms == 500
+    assert threads
+    assert threading.main_thread() not in threads
+
+
 @pytest.mark.spec("A142")
 @needs_extra
 async def test_cancelled_recognition_ends_soon_and_the_next_one_works() -> None:
@@ -356,6 +376,18 @@ async def test_flite_is_told_voice_and_file_and_gets_the_text_from_a_pipe(
 
     assert (tmp_path / "told").read_text() == "-voice rms -f /dev/stdin -o\n"
     assert (tmp_path / "text").read_text() == "Hello, you."
+
+
+@pytest.mark.spec("A144")
+async def test_half_a_sign_is_no_reason_to_be_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = write_speech(tmp_path / "speech.wav", 16_000)
+    script = f'cat > {tmp_path}/text; cp {tmp_path}/speech.wav "$6"'
+    program_that(script, "flite", tmp_path, monkeypatch)
+
+    assert await FliteSynthesizer().synthesize("Fine \ud83d") == said
+    assert (tmp_path / "text").read_text() == "Fine ?"
 
 
 @pytest.mark.spec("A144")
