@@ -154,6 +154,8 @@ def frozen_mapping(name: str, value: Mapping[str, Any]) -> FrozenDict:
         return value
     if not isinstance(value, Mapping):
         raise InvalidTypeError(name, value, "a mapping")
+    if not value:
+        return EMPTY
     frozen: FrozenDict = _Freezer(name).freeze(value if isinstance(value, dict) else dict(value))
     return frozen
 

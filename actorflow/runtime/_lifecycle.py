@@ -44,6 +44,7 @@ class Lifecycle:
         self,
         context: PipelineContext,
         sink: BoundEventSink,
+        run_id: str,
         pipeline_name: str,
         pipeline_wide: WideEventEmitter | None,
     ) -> None:
@@ -52,7 +53,7 @@ class Lifecycle:
         self._pipeline_name = pipeline_name
         self._pipeline_wide = pipeline_wide
         self._begun_at = trio.current_time()
-        self._run_id = str(context.pipeline_run_id)
+        self._run_id = run_id
 
     # The run
 

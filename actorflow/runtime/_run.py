@@ -18,7 +18,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import trio
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from actorflow import clock
 from actorflow.actors import ActorInfo, ActorStatistics, State, current_system
@@ -141,7 +141,9 @@ class Run:
                 first_seq=self._first_seq,
             )
             self.enter_stage = self.sink.enter_stage
-            self._lifecycle = Lifecycle(context, self.sink, self.pipeline_name, graph.pipeline_wide)
+            self._lifecycle = Lifecycle(
+                context, self.sink, run_id, self.pipeline_name, graph.pipeline_wide
+            )
             if self._given_token is not None:
                 self._token = CancellationToken.linked(self._given_token)
                 self._listen_to(self._token)
@@ -271,10 +273,14 @@ class Run:
     async def supervise(self) -> None:
         """Run to the end. How a run ends is its `outcome`; a cancellation goes on."""
         system = current_system()
+        request_id = self.context.request_id
+        # `bound_contextvars` would copy and search the whole context for that.
+        tokens = bind_contextvars(
+            pipeline_run_id=self.run_id, request_id=None if request_id is None else str(request_id)
+        )
         try:
             with (
                 event_sink_scope(self.sink),
-                bound_contextvars(**self._ids_for_logs()),
                 listed(self),
                 # A run that belongs to another one is shown there.
                 nullcontext()
@@ -283,15 +289,9 @@ class Run:
             ):
                 await self._run_and_wind_up()
         finally:
+            reset_contextvars(**tokens)
             for callback in self._when_ended:
                 callback()
-
-    def _ids_for_logs(self) -> dict[str, str | None]:
-        ids = {
-            "pipeline_run_id": self.context.pipeline_run_id,
-            "request_id": self.context.request_id,
-        }
-        return {name: None if value is None else str(value) for name, value in ids.items()}
 
     async def _run_and_wind_up(self) -> None:
         try:
@@ -462,7 +462,7 @@ class Run:
         spec = self.graph.specs[settle.stage]
         output = settle.output
         if output is not None:
-            self.context.outputs.write_sync(spec.name, output, allow_overwrite=True)
+            self.context.outputs.record(spec.name, output, self.unix_zero + settle.ended_at)
             if output.artifacts:
                 self.context.artifacts.extend(output.artifacts)
             for event in output.events:

@@ -152,8 +152,7 @@ class StageCall:
         # go with it.
         bind_contextvars(stage=self.spec.name, attempt=self.attempt)
         if self._run.enter_stage is not None:
-            run_id = self._run.context.pipeline_run_id
-            self._run.enter_stage(pipeline_run_id=str(run_id), stage=self.spec.name)
+            self._run.enter_stage(pipeline_run_id=self._run.run_id, stage=self.spec.name)
         self._begun_at = trio.current_time()
         try:
             if self.scope is None:

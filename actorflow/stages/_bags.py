@@ -167,12 +167,18 @@ class OutputBag:
         check_name("stage_name", stage_name)
         if not isinstance(output, StageOutput):
             raise InvalidTypeError("output", output, "a StageOutput")
+        return self.record(stage_name, output, clock.timestamp(), allow_overwrite=allow_overwrite)
+
+    def record(
+        self, stage_name: str, output: StageOutput, at: float, *, allow_overwrite: bool = True
+    ) -> OutputEntry:
+        """Record what a stage returned at a Unix time. For whoever runs stages."""
         with self._lock:
             before = self._current.get(stage_name)
             if before is not None and not allow_overwrite:
                 raise OutputConflictError(stage_name, before.attempt)
             attempt = 1 if before is None else before.attempt + 1
-            entry = OutputEntry(output, attempt, stage_name, clock.timestamp())
+            entry = OutputEntry(output, attempt, stage_name, at)
             if before is not None:
                 self._remember(before, entry)
             self._current[stage_name] = entry

@@ -95,7 +95,11 @@ if TYPE_CHECKING:
     # mypy's plugin knows no converters that are told their field; this one has the types.
     def _to_id(value: UUID | str | None) -> UUID | None: ...
 else:
-    _to_id = attrs.Converter(lambda value, field: as_id(field.name, value), takes_field=True)
+    _to_id = attrs.Converter(
+        # Most of them are None in most runs.
+        lambda value, field: None if value is None else as_id(field.name, value),
+        takes_field=True,
+    )
 
 
 def _check_sink(_: object, __: object, sink: EventSink | None) -> None:
