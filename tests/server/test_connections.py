@@ -219,6 +219,22 @@ async def test_pings_are_answered_during_a_long_turn(autojump_clock: MockClock) 
     assert answer == Pong("7")
 
 
+@pytest.mark.spec("A88")
+async def test_answers_to_pings_are_no_part_of_the_conversation(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        caller = await house.call()
+        await caller.say(Ping("1"), UserText("x"), Ping("2"))
+        await caller.hear_a(TurnCompleted)
+        await caller.connection.abort()
+        await trio.sleep(1)
+        again = await house.resume(caller, last_seq=0)
+        await again.hear_a(TurnCompleted)
+
+    assert [it.seq for it in caller.heard if isinstance(it.message, Pong)] == [0, 0]
+    # Who comes back gets what was said, and nothing of what was asked of the connection.
+    assert [it.seq for it in again.heard] == [0, 1, 2, 3]
+
+
 async def test_answers_to_pings_do_not_wait_behind_audio(autojump_clock: MockClock) -> None:
     async def talk(session: Session, turn: Turn) -> None:
         await turn.send_audio(PIECE * 500)

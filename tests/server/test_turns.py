@@ -84,6 +84,7 @@ async def test_texts_wait_for_their_turns(autojump_clock: MockClock) -> None:
     ]
 
 
+@pytest.mark.spec("A93")
 async def test_too_many_texts_end_the_session(autojump_clock: MockClock) -> None:
     async def wait(session: Session, turn: Turn) -> None:
         await trio.sleep_forever()
