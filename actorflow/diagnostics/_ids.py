@@ -67,7 +67,7 @@ class UuidCollisionMonitor:
 
     What an observation costs does not depend on how many ids are remembered.
     Reports go to the log, to the listeners, and as events to `event_sink` or else
-    to the current sink. A monitor belongs to one thread, and to all `trio.run`s there.
+    to the current sink. A monitor belongs to one thread, and to all runs of trio there.
     """
 
     def __init__(
