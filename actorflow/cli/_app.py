@@ -39,7 +39,7 @@ def _add(function: str, summary: str, *examples: str, exits: str) -> None:
 
 _add(
     "_demo:demo",
-    "See pipelines and supervisors at work for ten seconds.",
+    "See pipelines and supervisors at work for twelve seconds.",
     "actorflow demo",
     exits="0 it was shown, 130 it was interrupted",
 )

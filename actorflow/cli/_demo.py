@@ -321,7 +321,7 @@ async def _redraw(view: View, system: System, console: Console, scope: trio.Canc
 
 
 def demo() -> int:
-    """See two pipelines at work for ten seconds: what goes wrong, and what comes of it.
+    """See two pipelines at work for twelve seconds: what goes wrong, and what comes of it.
 
     Stages at the same time, a crash that a supervisor mends, a guard that sends a draft back,
     a streaming edge, pipelines in a pipeline, and a run that is cancelled. Ends
