@@ -95,8 +95,7 @@ def events(
 
     with _quiet_end():
         if follow:
-            with _readable(file):
-                trio.run(_follow, file, show)
+            trio.run(_follow, file, show)
         elif summary:
             lines = summary_of(filter(choice.includes, _read(file)))
             sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -210,7 +209,9 @@ def _stage_line(name: str, *columns: str) -> str:
 
 async def _follow(file: Path, show: Callable[[AnalyticsEvent], None]) -> None:
     lines = EventLines(lambda line: print(f"line {line} is no event", file=sys.stderr))
-    async with await trio.open_file(file, "rb") as stream:
+    with _readable(file):
+        opened = await trio.open_file(file, "rb")
+    async with opened as stream:
         while True:
             for event in lines.feed(await stream.read()):
                 show(event)
@@ -234,8 +235,6 @@ def _read(file: Path) -> Iterator[AnalyticsEvent]:
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
         problem = error.strerror or str(error)
         raise TargetError(str(file), problem, _HOW_TO_GET_ONE) from error

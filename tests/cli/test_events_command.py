@@ -247,13 +247,13 @@ def test_reader_who_has_seen_enough_gets_no_traceback(
         assert command("events", "long.jsonl", *arguments) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", ["events", "timeline"])
+@pytest.mark.parametrize("arguments", [["events"], ["events", "--follow"], ["timeline"]])
 def test_disk_that_is_full_is_told_without_a_traceback(
-    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Path("/dev/full").open("w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        code, _, told = command(name, "run.jsonl")
+        code, _, told = command(*arguments, "run.jsonl")
 
     assert code == 1
     assert told.startswith("actorflow: the output cannot be used: No space left on device\nfix:")
