@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from abc import abstractmethod
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast, final
@@ -18,8 +19,8 @@ import attrs
 import trio
 
 from actorflow.cancellation import CancellationToken
-from actorflow.errors import InvalidArgumentError
-from actorflow.pipeline import Pipeline, StageSpec
+from actorflow.errors import InvalidArgumentError, InvalidTypeError
+from actorflow.pipeline import Pipeline
 from actorflow.stages import StageContext
 
 T = TypeVar("T")
@@ -29,14 +30,26 @@ Calls: TypeAlias = int | Collection[int] | None
 
 
 def _as_calls(calls: Calls) -> Collection[int] | None:
-    chosen = frozenset((calls,)) if isinstance(calls, int) else calls
-    if chosen is not None and not (chosen and min(chosen) >= 1):
+    if calls is None:
+        return None
+    chosen = calls if isinstance(calls, Collection) else (calls,)
+    if not (chosen and all(isinstance(call, int) and call >= 1 for call in chosen)):
         raise InvalidArgumentError("calls", calls, "numbers of calls from 1 on, or None for all")
     return chosen
 
 
+def _check_error(_: object, __: object, error: Any) -> None:
+    if not (isinstance(error, BaseException) or callable(error)):
+        raise InvalidTypeError("error", error, "an exception, or a class or function that makes it")
+
+
+def _check_seconds(_: object, __: object, seconds: Any) -> None:
+    if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):
+        raise InvalidArgumentError("seconds", seconds, "zero or more seconds")
+
+
 @attrs.define(eq=False)
-class Fault:
+class Fault(ABC):
     """Subclass it for a fault of your own, with `around` to say what goes wrong."""
 
     calls: Collection[int] | None = attrs.field(default=None, converter=_as_calls, kw_only=True)
@@ -57,7 +70,7 @@ Faults: TypeAlias = Fault | Iterable[Fault]
 class Fails(Fault):
     """Raises instead of making the call; with `after`, the call is made and its answer lost."""
 
-    error: BaseException | Callable[[], BaseException]
+    error: BaseException | Callable[[], BaseException] = attrs.field(validator=_check_error)
     """What it raises, or a class or function that makes it."""
     after: bool = attrs.field(default=False, kw_only=True)
 
@@ -91,7 +104,7 @@ class Hangs(Fault):
 class Lags(Fault):
     """Makes the call `seconds` later."""
 
-    seconds: float
+    seconds: float = attrs.field(validator=_check_seconds)
 
     async def around(self, call: Callable[[], Awaitable[Any]]) -> Any:
         await trio.sleep(self.seconds)
@@ -125,7 +138,7 @@ def faulty(thing: T, /, **faults: Faults) -> T:
         should.
     """
     methods = {name: _going_wrong(thing, name, _as_faults(its)) for name, its in faults.items()}
-    return cast("T", _Faulty(thing, methods))
+    return cast("T", Disguise(thing, methods))
 
 
 def with_faults(pipeline: Pipeline, faults: Mapping[str, Faults]) -> Pipeline:
@@ -142,7 +155,7 @@ def with_faults(pipeline: Pipeline, faults: Mapping[str, Faults]) -> Pipeline:
         known = ", ".join(map(repr, pipeline))
         raise InvalidArgumentError("faults", unknown, f"of stages among {known}")
     wrong = (
-        spec.evolve(runner=_FaultyRunner(spec, _as_faults(faults[spec.name])), args={})
+        spec.evolve(runner=_runner_going_wrong(spec.runner, _as_faults(faults[spec.name])))
         for spec in pipeline.stages
         if spec.name in faults
     )
@@ -150,7 +163,11 @@ def with_faults(pipeline: Pipeline, faults: Mapping[str, Faults]) -> Pipeline:
 
 
 def _as_faults(faults: Faults) -> tuple[Fault, ...]:
-    return (faults,) if isinstance(faults, Fault) else tuple(faults)
+    found = tuple(faults) if isinstance(faults, Iterable) else (faults,)
+    for fault in found:
+        if not isinstance(fault, Fault):
+            raise InvalidTypeError("faults", fault, "a Fault such as Fails(OSError), or several")
+    return found
 
 
 def _due(faults: Iterable[F], number: int) -> F | None:
@@ -162,8 +179,8 @@ def _due(faults: Iterable[F], number: int) -> F | None:
 
 
 @final
-class _Faulty:
-    """Passes for the thing, also where somebody asks for its class."""
+class Disguise:
+    """Passes for a thing that it replaces some methods of, also where its class is asked for."""
 
     def __init__(self, thing: object, methods: Mapping[str, Callable[..., Any]]) -> None:
         vars(self).update(_thing=thing, _methods=methods)
@@ -174,6 +191,9 @@ class _Faulty:
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(vars(self)["_thing"], name, value)
+
+    def __repr__(self) -> str:
+        return repr(vars(self)["_thing"])
 
     # To mypy the class of an object is something that can be assigned.
     @property  # type: ignore[misc]
@@ -209,20 +229,35 @@ def _going_wrong(thing: object, name: str, faults: tuple[Fault, ...]) -> Callabl
 
 def _waits(method: Callable[..., Any]) -> bool:
     # Hooks that nothing was made of are plain functions, for speed, and say what they return.
-    returns = inspect.signature(method).return_annotation
-    return inspect.iscoroutinefunction(method) or "Awaitable" in str(returns)
+    returns = str(getattr(method, "__annotations__", {}).get("return"))
+    return inspect.iscoroutinefunction(method) or "Awaitable" in returns or "Coroutine" in returns
+
+
+_CallsByRun: TypeAlias = WeakKeyDictionary[CancellationToken, int]
+"""By what there is once per run."""
+
+
+def _runner_going_wrong(runner: Any, faults: tuple[Fault, ...]) -> Any:
+    calls: _CallsByRun = WeakKeyDictionary()
+    if not isinstance(runner, type):
+        return _FaultyRunner(runner, faults, calls)
+
+    def make(_: type, **args: Any) -> _FaultyRunner:
+        return _FaultyRunner(runner(**args), faults, calls)
+
+    # Still a class of this kind, so that interceptors and contexts find in it, and in the
+    # arguments it is called with, what they look for.
+    return type(runner.__name__, (runner,), {"__new__": make})
 
 
 @final
 class _FaultyRunner:
     """What runs in place of a stage's runner, and looks like it to interceptors."""
 
-    def __init__(self, spec: StageSpec, faults: tuple[Fault, ...]) -> None:
-        self._runner: Any = spec.runner
-        self._args = spec.args
+    def __init__(self, runner: Any, faults: tuple[Fault, ...], calls: _CallsByRun) -> None:
+        self._runner = runner
         self._faults = faults
-        # By what there is once per run.
-        self._calls: WeakKeyDictionary[CancellationToken, int] = WeakKeyDictionary()
+        self._calls = calls
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
@@ -234,8 +269,5 @@ class _FaultyRunner:
         return await (call() if fault is None else fault.around(call))
 
     async def _call(self, ctx: StageContext) -> Any:
-        runner = self._runner
-        if isinstance(runner, type):
-            runner = runner(**self._args)
-        returned = getattr(runner, "execute", runner)(ctx)
+        returned = getattr(self._runner, "execute", self._runner)(ctx)
         return await returned if inspect.isawaitable(returned) else returned

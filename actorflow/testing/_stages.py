@@ -8,9 +8,14 @@ from typing import Any, Final, final
 
 import attrs
 
-from actorflow.errors import InvalidArgumentError, StreamBrokenError, UnifiedPipelineCancelled
+from actorflow.errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    StreamBrokenError,
+    UnifiedPipelineCancelled,
+)
 from actorflow.events import EventSink
-from actorflow.model import ContextSnapshot, StageOutput
+from actorflow.model import ContextSnapshot, StageKind, StageOutput
 from actorflow.pipeline import FailureMode, Pipeline, StageSpec, edge
 from actorflow.stages import (
     PipelineContext,
@@ -20,6 +25,7 @@ from actorflow.stages import (
     StageResult,
 )
 
+from ._faults import Disguise
 from ._sinks import RecordingEventSink
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -111,16 +117,16 @@ async def run_stage(
     Args:
       stage: whatever `Pipeline.from_stages` takes.
       source: what the run begins with; beside a text or nothing, `fields` are
-        those of the `PipelineContext`.
+        those of the `PipelineContext`, and with a snapshot those that differ.
       inputs: what its dependencies returned; the others returned nothing. A
         stage without declared dependencies depends on all of these.
       streams: what the producers it streams from send; the others send nothing.
-      interceptors: what is around the stage.
+      interceptors: what is around the stage, and around nothing else.
       event_sink: where events are kept; give one to wait for them meanwhile.
 
     Raises:
       InvalidArgumentError: if the stage does not depend on an input, or does not
-        stream from a producer.
+        stream from a producer; or if there are `fields` beside a context.
       PipelineValidationError: if the stage could be part of no pipeline.
       UnifiedPipelineCancelled: if the run was cancelled before the stage began.
     """
@@ -141,7 +147,8 @@ async def run_stage(
     sink = _OfOneStage(recorded, context, {spec.name for spec in stand_ins})
     results: Any
     try:
-        results = await pipeline.run(context, event_sink=sink, interceptors=interceptors)
+        around = [_around(spec.name, interceptor) for interceptor in interceptors]
+        results = await pipeline.run(context, event_sink=sink, interceptors=around)
     except UnifiedPipelineCancelled as canceled:
         results = canceled.results
         if spec.name not in results.stage_results:
@@ -160,10 +167,24 @@ def _context(
     source: str | ContextSnapshot | PipelineContext | None, fields: Mapping[str, Any]
 ) -> PipelineContext:
     if isinstance(source, PipelineContext):
+        if fields:
+            raise InvalidArgumentError("fields", list(fields), "left out beside a PipelineContext")
         return source
     if isinstance(source, ContextSnapshot):
         return PipelineContext.from_snapshot(source, **fields)
+    if not isinstance(source, str | None):
+        raise InvalidTypeError("source", source, "a text, a ContextSnapshot or a PipelineContext")
     return PipelineContext.create(input_text=source, **fields)
+
+
+def _around(stage: str, interceptor: Any) -> Any:
+    """The interceptor, kept from the stand-ins."""
+    applies = getattr(interceptor, "applies_to", None)
+
+    def applies_to(name: str, kind: StageKind) -> bool:
+        return name == stage and (applies is None or applies(name, kind))
+
+    return Disguise(interceptor, {"applies_to": applies_to})
 
 
 def _check_known(argument: str, given: Iterable[str], known: Sequence[str]) -> None:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 import attrs
 import trio
 
-from actorflow.errors import MissingExtraError, PipelineValidationError
+from actorflow.errors import (
+    InvalidArgumentError,
+    MissingExtraError,
+    PipelineValidationError,
+)
 from actorflow.model import StageOutput
 from actorflow.pipeline import (
     FailureMode,
@@ -156,7 +160,10 @@ def pipelines(
 
     Raises:
       MissingExtraError: without Hypothesis.
+      InvalidArgumentError: if `outcomes` are others than there are, or none.
     """
+    if not outcomes or not set(outcomes) <= set(OUTCOMES):
+        raise InvalidArgumentError("outcomes", outcomes, "some of " + ", ".join(OUTCOMES))
     hypothesis = _hypothesis()
     st: Any = hypothesis.strategies
     seconds = st.sampled_from((0.0, 0.1, 0.5, 1.0))

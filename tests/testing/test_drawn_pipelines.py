@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from actorflow import Pipeline, stage
 from actorflow.errors import (
+    InvalidArgumentError,
     MissingExtraError,
     UnifiedPipelineCancelled,
     UnifiedStageExecutionError,
@@ -51,6 +52,12 @@ def test_every_pipeline_runs_and_repeats_itself(pipeline: Pipeline, seed: int) -
         return [(name, result.status) for name, result in results.stage_results.items()]
 
     assert ends() == ends()
+
+
+def test_outcomes_have_to_be_those_there_are() -> None:
+    for outcomes in (["okay"], []):
+        with pytest.raises(InvalidArgumentError, match="outcomes must be some of ok, skip, fail"):
+            pipelines(outcomes=outcomes)  # type: ignore[arg-type]
 
 
 KINDS: dict[str, Callable[[Any], bool]] = {

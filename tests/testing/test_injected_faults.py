@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from actorflow import Pipeline, StageContext, stage
 from actorflow.errors import (
     InvalidArgumentError,
+    InvalidTypeError,
     UnifiedPipelineCancelled,
     UnifiedStageExecutionError,
 )
@@ -22,6 +23,7 @@ from actorflow.interceptors import (
     RetryInterceptor,
     RetryPolicy,
 )
+from actorflow.pipeline import StageSpec
 from actorflow.stores import InMemoryIdempotencyStore
 from actorflow.testing import (
     Fails,
@@ -177,11 +179,44 @@ def test_faults_that_cannot_be_are_refused() -> None:
         faulty(Service(), asc=Hangs())
     with pytest.raises(InvalidArgumentError, match="look must be Fails, because the method cannot"):
         faulty(Service(), look=[Fails(OSError), Hangs()])
-    for calls in (0, [], [1, 0]):
+    for calls in (0, [], [1, 0], "1", [1.5]):
         with pytest.raises(InvalidArgumentError, match="calls must be numbers of calls from 1 on"):
-            Hangs(calls=calls)
+            Hangs(calls=calls)  # type: ignore[arg-type]
+    for seconds in (-1, float("inf"), "1"):
+        with pytest.raises(InvalidArgumentError, match="seconds must be zero or more seconds"):
+            Lags(seconds)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match="error must be an exception, or a class"):
+        Fails("down")  # type: ignore[arg-type]
+    # Otherwise the stage would fail all right, but for the wrong reason.
+    for no_fault in (Fails, OSError(), [OSError()], "down"):
+        with pytest.raises(InvalidTypeError, match="faults must be a Fault such as"):
+            with_faults(PIPELINE, {"fetch": no_fault})  # type: ignore[dict-item]
     with pytest.raises(InvalidArgumentError, match="of stages among 'fetch', 'Shout'"):
         with_faults(PIPELINE, {"fetsch": Hangs()})
+
+
+def test_fault_of_ones_own_says_what_goes_wrong() -> None:
+    class Nothing(Fault):
+        pass
+
+    with pytest.raises(TypeError, match="around"):
+        Nothing()  # type: ignore[abstract]
+
+
+def test_methods_need_no_signature() -> None:
+    with pytest.raises(OSError, match="full"):
+        faulty({"a": 1}, pop=Fails(OSError("full"))).pop("a")
+
+
+async def test_what_returns_a_coroutine_can_wait(autojump_clock: MockClock) -> None:
+    service = Service()
+
+    class Door:
+        def open(self) -> Coroutine[Any, Any, int]:
+            return service.ask(1)
+
+    assert await faulty(Door(), open=Lags(2)).open() == 1
+    assert trio.current_time() == 3
 
 
 # Stages
@@ -221,6 +256,32 @@ async def test_class_runners_and_plain_functions_have_faults_too(
 
     assert results.data("Shout") == {"loud": True}
     assert trio.current_time() == 10.5
+
+
+async def test_stage_with_faults_is_configured_as_before(autojump_clock: MockClock) -> None:
+    seen = []
+
+    class Look(BaseInterceptor):
+        async def before(self, stage_name: str, ctx: Any) -> None:
+            seen.append((ctx.runner.label, issubclass(ctx.runner, Shouter), ctx.config))
+
+    class Shouter:
+        __slots__ = ("loud",)
+        label = "!"
+
+        def __init__(self, loud: bool) -> None:
+            self.loud = loud
+
+        async def execute(self, ctx: StageContext) -> dict[str, Any]:
+            return {"loud": self.loud, "config": ctx.config}
+
+    pipeline = Pipeline("loud", [StageSpec("shout", Shouter, args={"loud": True})])
+    fault = Lags(1, calls=1)
+    results = await with_faults(pipeline, {"shout": fault}).run(interceptors=[Look()])
+
+    assert results.data("shout") == {"loud": True, "config": {"loud": True}}
+    assert seen == [("!", True, {"loud": True})]
+    assert fault.happened == 1
 
 
 async def test_stage_with_faults_keeps_its_own_policy(autojump_clock: MockClock) -> None:

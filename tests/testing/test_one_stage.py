@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from actorflow import Pipeline, StageContext, StageOutput, edge, stage
 from actorflow.errors import (
     InvalidArgumentError,
+    InvalidTypeError,
     NotInRunError,
     PipelineValidationError,
     StreamBrokenError,
@@ -206,6 +207,44 @@ async def test_limits_and_interceptors_hold(autojump_clock: MockClock) -> None:
     assert (await run_stage(slow)).result.timed_out
     assert (await run_stage(slow, interceptors=[retry])).result.tries == 2
     assert trio.current_time() == 5
+
+
+async def test_interceptors_are_around_the_stage_alone() -> None:
+    around = []
+
+    class Plain:
+        name = "plain"
+
+        async def before(self, stage_name: str, ctx: object) -> None:
+            around.append(stage_name)
+
+        async def after(self, stage_name: str, result: object, ctx: object) -> None:
+            around.append(stage_name)
+
+        async def on_error(self, stage_name: str, error: Exception, ctx: object) -> str:
+            return "fail"
+
+    class Picky(Plain):
+        name = "picky"
+
+        def applies_to(self, stage_name: str, kind: object) -> bool:
+            return stage_name == "ask"
+
+    await run_stage(shout, inputs={"ask": {"text": "hi"}}, interceptors=[Plain(), Picky()])
+
+    assert around == ["shout", "shout"]
+
+
+async def test_something_that_is_no_interceptor_is_named() -> None:
+    with pytest.raises(PipelineValidationError, match="'nothing' is no interceptor"):
+        await run_stage(shout, interceptors=["nothing"])
+
+
+async def test_source_and_fields_have_to_fit() -> None:
+    with pytest.raises(InvalidArgumentError, match="left out beside a PipelineContext"):
+        await run_stage(shout, PipelineContext(), interceptor=[])
+    with pytest.raises(InvalidTypeError, match="source must be a text"):
+        await run_stage(shout, {"ask": {}})  # type: ignore[arg-type]
 
 
 async def test_events_can_be_waited_for_meanwhile(autojump_clock: MockClock) -> None:
