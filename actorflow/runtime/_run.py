@@ -314,7 +314,6 @@ class Run:
         await self._lifecycle.run_started(len(self.graph.specs))
         with ungrouped():
             async with trio.open_nursery() as self._nursery:
-                self._context = trio.lowlevel.current_task().context
                 await self._supervise_stages()
 
     async def _supervise_stages(self) -> None:
@@ -506,7 +505,7 @@ class Run:
         # without waking the supervisor: at once, and with its context variables, because
         # the stages that start now inherit them.
         try:
-            self._context.run(self._call_ended, call, end)
+            self._nursery.parent_task.context.run(self._call_ended, call, end)
         except BaseException as mistake:  # noqa: ASYNC103, BLE001 - the supervisor raises it
             self._mistake = mistake
         if self._state.is_over or self._mistake is not None:

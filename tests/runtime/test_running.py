@@ -708,6 +708,23 @@ async def test_run_that_is_over_needs_no_garbage_collection() -> None:
         gc.enable()
 
 
+async def test_handle_that_is_kept_holds_on_to_no_context_variable() -> None:
+    class Value:
+        pass
+
+    value = Value()
+    dropped = weakref.ref(value)
+    token = SEEN.set(value)  # type: ignore[arg-type]
+    async with UnifiedStageGraph([spec("a", nothing)]).start() as run:
+        pass
+    SEEN.reset(token)
+    del value, token
+    gc.collect()
+
+    assert dropped() is None
+    assert run.status().state == "completed"
+
+
 # Limits
 
 
