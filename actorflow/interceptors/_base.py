@@ -145,7 +145,8 @@ class PlainFacts(BaseInterceptor):
     """What interceptors of this package subclass to be told endings as plain facts.
 
     A `StageResult` costs as much as the rest of the chain. In a chain `ended` is
-    called instead of `after`, which is there for calls by hand.
+    called instead of `after`, which is there for calls by hand. A call that comes to
+    its end without `state` has nothing that `release` could give back.
     """
 
     def is_needed(self, call: StageCallPort) -> bool:

@@ -50,6 +50,8 @@ class Layer:
 
     name: str
     is_observer: bool
+    takes_facts: bool
+    """Whether it is a `PlainFacts`."""
     is_needed: Callable[[StageCallPort], bool] | None
     before: _Hook | None
     after: _Hook | None
@@ -76,6 +78,7 @@ def layer_of(interceptor: Any) -> Layer:
     return Layer(
         interceptor.name,
         getattr(interceptor, "observer", False),
+        takes_facts,
         own("is_needed") if takes_facts else None,
         own("before"),
         None if takes_facts else own("after"),
@@ -162,7 +165,7 @@ class _Passage:
         self._stage = port.stage_name
         self._patience = patience
         self._entered: list[tuple[Layer, InterceptorContext]] = []
-        self._begun_at = self._since = self.first_try_at = trio.current_time()
+        self._begun_at = self._since = self.first_try_at = port.begun_at
         self._result_for: Outcome | None = None
         self._result: StageResult | None = None
         self._taken_for: Outcome | None = None
@@ -196,7 +199,7 @@ class _Passage:
                     elif layer.after is not None:
                         outcome = await self._after(layer, layer.after, ctx, outcome)
                 entered.pop()
-                if layer.release is not None:
+                if layer.release is not None and (ctx._state is not None or not layer.takes_facts):
                     waiting = self._release(layer, layer.release, ctx)
                     if waiting is not DONE:
                         await self._patiently(layer, waiting)
@@ -236,7 +239,16 @@ class _Passage:
                 return outcome
             if ctx._companion is not None:
                 return await self._inside(ctx)
-        return await self._try()
+        # Not in a coroutine of its own: each costs, and this one would be in every call.
+        self.tries += 1
+        self._since = trio.current_time()
+        if self.tries == 1:
+            self.first_try_at = self._since
+        try:
+            output = await self.port.execute(self.tries, self.timeout_ms)
+        except Exception as error:  # noqa: BLE001 - stages are user code
+            return raised(error)
+        return returned(self._stage, output)
 
     async def _inside(self, ctx: InterceptorContext) -> Outcome:
         """Everything further in than the layer of `ctx`, which was entered last."""
@@ -250,17 +262,6 @@ class _Passage:
         except ExceptionGroup as group:
             return raised(group)
         return outcome
-
-    async def _try(self) -> Outcome:
-        self.tries += 1
-        self._since = trio.current_time()
-        if self.tries == 1:
-            self.first_try_at = self._since
-        try:
-            output = await self.port.execute(self.tries, self.timeout_ms)
-        except Exception as error:  # noqa: BLE001 - stages are user code
-            return raised(error)
-        return returned(self._stage, output)
 
     # The hooks. Those that had nothing to wait for are not waited for: most calls go all
     # the way in and out again without a coroutine of an interceptor.

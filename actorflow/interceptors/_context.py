@@ -66,6 +66,11 @@ class StageCallPort(Protocol):
         ...
 
     @property
+    def begun_at(self) -> float:
+        """When the call began, on trio's clock."""
+        ...
+
+    @property
     def has_sent(self) -> bool:
         """Whether the stage has sent something that others may have read already."""
         ...

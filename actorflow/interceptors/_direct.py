@@ -53,7 +53,7 @@ class _DirectCall:
         self.port = self
         self._stage_run = stage_run
         self.timeout_ms: float | None = None
-        self.first_try_at = trio.current_time()
+        self.begun_at = self.first_try_at = trio.current_time()
 
     @property
     def pipeline_name(self) -> str:

@@ -99,7 +99,6 @@ class StageCall:
     """The actor of one attempt of a stage, and what its context asks of the run."""
 
     __slots__ = (
-        "_begun_at",
         "_end",
         "_expired",
         "_inputs",
@@ -107,6 +106,7 @@ class StageCall:
         "_sink",
         "_try_scope",
         "attempt",
+        "begun_at",
         "guard_feedback",
         "has_sent",
         "idempotency",
@@ -134,7 +134,7 @@ class StageCall:
         # Whether others may have read something of it, so that it cannot be tried again.
         self.has_sent = False
         self.idempotency: IdempotencyInfo | None = None
-        self._begun_at = 0.0
+        self.begun_at = 0.0
         self.tries = 0
         self._try_scope: trio.CancelScope | None = None
         self._expired: StageTimeoutError | None = None
@@ -153,7 +153,7 @@ class StageCall:
         bind_contextvars(stage=self.spec.name, attempt=self.attempt)
         if self._run.enter_stage is not None:
             self._run.enter_stage(pipeline_run_id=self._run.run_id, stage=self.spec.name)
-        self._begun_at = trio.current_time()
+        self.begun_at = trio.current_time()
         try:
             if self.scope is None:
                 await self._call()
@@ -282,7 +282,7 @@ class StageCall:
 
     def _ended(self, output: StageOutput | None, **more: Any) -> StageEnd:
         ended_at = trio.current_time()
-        duration_ms = round((ended_at - self._begun_at) * 1000, 3)
+        duration_ms = round((ended_at - self.begun_at) * 1000, 3)
         return StageEnd(
             output and output.with_duration(duration_ms),
             was_called=True,
