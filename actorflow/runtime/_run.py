@@ -501,6 +501,7 @@ class Run:
         if len(self._calls) > 1 or self._state.is_stopping or not self._lane.is_awaited:
             self._lane.put((call, end))
             return
+        assert self._nursery is not None
         # Nothing else runs, so there is no order to be found, and what follows can be done
         # without waking the supervisor: at once, and with its context variables, because
         # the stages that start now inherit them.
