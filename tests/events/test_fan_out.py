@@ -245,6 +245,34 @@ async def test_cancelled_emission_leaves_the_line(autojump_clock: MockClock) -> 
     assert [sink.called for sink in sinks] == [["first", "second", "third"]] * 2
 
 
+class Caring(RecordingEventSink):
+    """Notes the stages it was told to enter, and raises for one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: list[tuple[str | None, str]] = []
+
+    def enter_stage(self, *, pipeline_run_id: str | None, stage: str) -> None:
+        self.entered.append((pipeline_run_id, stage))
+        if stage == "cursed":
+            raise OSError(stage)
+
+
+@pytest.mark.spec("E16", "E61")
+def test_every_sink_that_cares_is_told_of_the_stage(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = Caring(), Caring()
+    sink = BoundEventSink(TeeEventSink(one, NoOpEventSink(), FilterEventSink(other)))
+    enter = sink.enter_stage
+    assert enter is not None
+
+    for stage in ("plain", "cursed"):
+        enter(pipeline_run_id="r", stage=stage)
+
+    assert one.entered == other.entered == [("r", "plain"), ("r", "cursed")]
+    assert [record.msg for record in caplog.records] == ["event_emit_failed"] * 2
+    assert TeeEventSink(NoOpEventSink()).enter_stage is None
+
+
 async def test_tee_flushes_and_closes_what_it_can() -> None:
     full = Full()
     tee = TeeEventSink(NoOpEventSink(), Broken(), full)

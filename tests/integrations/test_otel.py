@@ -81,6 +81,7 @@ def test_span_tells_how_it_ended() -> None:
     fetch = spans["stage fetch"].status
     assert (fetch.status_code, fetch.description) == (StatusCode.ERROR, "HTTP 503 from example.org")
     assert spans["try 1"].status.status_code is StatusCode.ERROR
+    assert spans["try 3"].status.status_code is StatusCode.OK
     for name in ("stage speak", "pipeline voice-turn"):
         attributes = spans[name].attributes or {}
         assert attributes["actorflow.canceled"] is True
@@ -141,6 +142,17 @@ def test_gap_in_the_numbers_is_a_dropped_event() -> None:
         sink.try_emit(type="order.placed", data=None)
 
     assert collector.metrics()["actorflow.events.dropped"] == [({"pipeline": "p"}, 2)]
+
+
+@pytest.mark.spec("E112")
+def test_event_that_comes_late_is_no_gap() -> None:
+    collector = Collector()
+    pipeline_started(BoundEventSink(collector.sink, pipeline_run_id="r"))
+
+    for seq in (2, 4, 3, 5):
+        collector.sink.try_emit(type="order.placed", data={"pipeline_run_id": "r", "seq": seq})
+
+    assert collector.metrics()["actorflow.events.dropped"] == [({"pipeline": "p"}, 1)]
 
 
 class _Refusing:

@@ -65,7 +65,7 @@ async def test_meter_sees_the_system() -> None:
         }
 
 
-def test_meter_sees_nothing_when_the_loop_has_ended() -> None:
+def test_meter_sees_nothing_when_the_loop_has_ended(caplog: pytest.LogCaptureFixture) -> None:
     reader = InMemoryMetricReader()
 
     async def main() -> None:
@@ -75,6 +75,7 @@ def test_meter_sees_nothing_when_the_loop_has_ended() -> None:
     trio.run(main)
 
     assert values(reader) == {}
+    assert caplog.records == []
 
 
 async def test_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
