@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 from uuid import UUID
 
 from actorflow.errors import (
@@ -18,15 +18,6 @@ from actorflow.stages import ResultStatus, StageResult
 
 if TYPE_CHECKING:
     from ._base import InterceptorResult
-
-
-_RESULT_STATUS: Final[Mapping[StageStatus, ResultStatus]] = {
-    StageStatus.OK: "completed",
-    StageStatus.SKIP: "skipped",
-    StageStatus.CANCEL: "canceled",
-    StageStatus.FAIL: "failed",
-    StageStatus.RETRY: "failed",
-}
 
 
 # Both are made for each call of a stage, and tuples are filled in half the time of a
@@ -48,7 +39,7 @@ class Outcome(NamedTuple):
     @property
     def status(self) -> ResultStatus:
         """In the words of a `StageResult`."""
-        return _RESULT_STATUS[self.output.status]
+        return StageResult.status_of(self.output)
 
     @property
     def is_final(self) -> bool:

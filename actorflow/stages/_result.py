@@ -69,6 +69,11 @@ class StageResult:
     def _wall_duration(self) -> float:
         return (self.ended_at - self.started_at) / timedelta(milliseconds=1)
 
+    @staticmethod
+    def status_of(output: StageOutput) -> ResultStatus:
+        """How a call ended that gave `output`."""
+        return _STATUS_OF[output.status]
+
     @classmethod
     def from_output(
         cls,
@@ -87,7 +92,7 @@ class StageResult:
             known["skipped_by"] = "stage"
         return cls(
             name,
-            _STATUS_OF[output.status],
+            cls.status_of(output),
             started_at,
             ended_at,
             output.data,

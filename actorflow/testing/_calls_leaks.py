@@ -12,14 +12,7 @@ import trio
 
 from actorflow.server import Session
 
-
-def _living_tasks() -> list[trio.lowlevel.Task]:
-    root = trio.lowlevel.current_root_task()
-    assert root is not None  # only from inside a run
-    found = [root]
-    for task in found:
-        found.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-    return found
+from ._seeded import living_tasks
 
 
 def _is_passable(channel: trio.MemoryChannelStatistics) -> bool:
@@ -58,11 +51,11 @@ async def no_leaks() -> AsyncIterator[None]:
     Raises:
       AssertionError: naming what was left.
     """
-    tasks = set(_living_tasks())
+    tasks = set(living_tasks())
     # The objects themselves, not their ids, which others may get later.
     before = _open_objects()
     yield
-    left = [f"task {task.name}" for task in _living_tasks() if task not in tasks]
+    left = [f"task {task.name}" for task in living_tasks() if task not in tasks]
     known = {id(it) for it in before}
     left += [f"open {it!r}" for it in _open_objects() if id(it) not in known]
     assert not left, f"left behind: {', '.join(left)}"

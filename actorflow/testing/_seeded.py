@@ -32,9 +32,9 @@ def run_seeded(async_fn: Callable[..., Awaitable[T]], *args: Any, seed: int = 0)
     """
 
     async def main() -> T:
-        before = _tasks()
+        before = living_tasks()
         result = await async_fn(*args)
-        left = [task.name for task in _tasks() if task not in before]
+        left = [task.name for task in living_tasks() if task not in before]
         assert not left, f"{async_fn!r} left tasks behind: {left}"
         return result
 
@@ -68,7 +68,7 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(common)
 
 
-def _tasks() -> list[trio.lowlevel.Task]:
+def living_tasks() -> list[trio.lowlevel.Task]:
     """Return every task of this run."""
     root = trio.lowlevel.current_root_task()
     assert root is not None  # only from inside a run
