@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
 
 _Reading: TypeAlias = "Callable[[], Iterable[Observation]]"
 
+# A loop that does not answer for so many seconds may be waiting for the meter to shut down.
+_PATIENCE: Final = 0.5
+
 
 def observe_system(system: System, *, meter_provider: MeterProvider | None = None) -> None:
     """Let a meter look at `system` whenever it collects.
 
     It sees how many actors there are, how many messages wait in their mailboxes
     and in the fullest one, how many restarts there were, and dead letters by
-    reason. Nothing is counted between two looks, so it costs actors nothing.
+    reason. Nothing is counted between two looks, so it costs actors nothing. A loop
+    that is busy for half a second is not waited for.
 
     Raises:
       MissingExtraError: if opentelemetry is not installed.
@@ -41,9 +46,11 @@ def observe_system(system: System, *, meter_provider: MeterProvider | None = Non
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             if trio.lowlevel.in_trio_run():
                 return read()
+            answer: SimpleQueue[Iterable[Observation]] = SimpleQueue()
             try:
-                return trio.from_thread.run_sync(read, trio_token=token)
-            except trio.RunFinishedError:
+                token.run_sync_soon(lambda: answer.put(read()))
+                return answer.get(timeout=_PATIENCE)
+            except (trio.RunFinishedError, Empty):
                 return []
 
         return observe

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -76,6 +77,25 @@ def test_meter_sees_nothing_when_the_loop_has_ended(caplog: pytest.LogCaptureFix
 
     assert values(reader) == {}
     assert caplog.records == []
+
+
+async def test_meter_does_not_wait_for_a_loop_that_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actorflow.integrations._otel_system._PATIENCE", 0.01)
+    reader = InMemoryMetricReader()
+    async with open_system() as system:
+        observe_system(system, meter_provider=MeterProvider(metric_readers=[reader]))
+    seen: list[dict[str, Any]] = []
+
+    # What shutting down a meter provider does.
+    thread = threading.Thread(target=lambda: seen.append(values(reader)), daemon=True)
+    thread.start()
+    thread.join(5)
+
+    assert seen == [{}]
+    # A system that is closed can still be looked at.
+    assert values(reader)["actorflow.actors"] == 0
 
 
 async def test_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
