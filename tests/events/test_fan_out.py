@@ -245,11 +245,11 @@ async def test_cancelled_emission_leaves_the_line(autojump_clock: MockClock) -> 
     assert [sink.called for sink in sinks] == [["first", "second", "third"]] * 2
 
 
-class Caring(RecordingEventSink):
+class Caring(Slow):
     """Notes the stages it was told to enter, and raises for one of them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(0)
         self.entered: list[tuple[str | None, str]] = []
 
     def enter_stage(self, *, pipeline_run_id: str | None, stage: str) -> None:
