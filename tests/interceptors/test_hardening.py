@@ -20,6 +20,7 @@ from actorflow.errors import (
 from actorflow.interceptors import (
     ContextSizeInterceptor,
     ImmutabilityInterceptor,
+    get_default_interceptors,
     run_with_interceptors,
 )
 from actorflow.interceptors._description import described, differences
@@ -64,6 +65,17 @@ def sink_of(ctx: PipelineContext) -> RecordingEventSink:
 
 
 # Immutability
+
+
+@pytest.mark.spec("30.12.1", "30.14.5")
+def test_who_looks_at_what_is_not_in_the_default_set_but_has_its_place() -> None:
+    watching = [ImmutabilityInterceptor(), ContextSizeInterceptor()]
+
+    assert [(it.priority, it.name) for it in watching] == [
+        (10, "immutability_check"),
+        (42, "context_size"),
+    ]
+    assert not {it.name for it in watching} & {it.name for it in get_default_interceptors()}
 
 
 @pytest.mark.spec("30.14.1", "30.14.2")
