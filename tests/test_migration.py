@@ -24,3 +24,20 @@ def test_target_of_the_migration_exists(target: str) -> None:
         import_module(target)
     except ModuleNotFoundError:
         assert hasattr(import_module(module), name), target
+
+
+@pytest.mark.spec("G115")
+@pytest.mark.parametrize(
+    ("module", "targets"),
+    [
+        ("helpers.uuid_utils", ["actorflow.ids", "actorflow.diagnostics"]),
+        ("helpers.run_utils", ["actorflow.runtime"]),
+        ("helpers.memory_tracker", ["actorflow.diagnostics"]),
+        ("pipeline.interceptors_hardening", ["actorflow.interceptors"]),
+        ("compression", ["actorflow.compression"]),
+    ],
+)
+def test_modules_that_watched_runs_have_an_entry(module: str, targets: list[str]) -> None:
+    (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{module}` |"))
+
+    assert re.findall(r"`(actorflow[.\w]+)`", row) == targets
