@@ -85,7 +85,8 @@ class EventLines:
         if complete:
             complete[0] = b"".join([*self._rest, complete[0]])
             self._rest.clear()
-        self._rest.append(rest)
+        if rest:
+            self._rest.append(rest)
         for line in complete:
             self.lines += 1
             try:
