@@ -62,9 +62,9 @@ class OTelEventSink:
     """Turns events into spans and metrics.
 
     It takes the providers of the process unless others are passed, and never
-    shuts them down. Any thread may use it. Exceptions of the SDK are logged and go no further. Runs
-    whose end is not seen are closed as incomplete when there are too many, when
-    they are too old, and by `aclose`.
+    shuts them down. Any thread may use it. Exceptions of the SDK are logged and go
+    no further. Runs whose end is not seen are closed as incomplete when there are
+    too many, when they are too old, and by `aclose`.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class OTelEventSink:
     def _stage_started(self, run: _Run, data: _Payload, time: int) -> None:
         stage = str(data.get("stage"))
         if stage in run.stages:
-            self._cut_off(run.stages[stage].span, time)
+            _cut_off(run.stages[stage].span, time)
         span = self._tracer.start_span(
             f"stage {stage}",
             context=self._inside(run.span),
@@ -278,18 +278,14 @@ class OTelEventSink:
         if isinstance(duration_ms, int | float):
             histogram.record(duration_ms / 1000, labels)
 
-    def _cut_off(self, span: Span, time: int) -> None:
-        span.set_attribute("actorflow.incomplete", True)
-        span.end(time)
-
     def _abandon_inside(self, run: _Run, time: int) -> None:
         for span in [*run.tools.values(), *(work.span for work in run.stages.values())]:
-            self._cut_off(span, time)
+            _cut_off(span, time)
 
     def _abandon(self, run_id: str, time: int) -> None:
         run = self._runs.pop(run_id)
         self._abandon_inside(run, time)
-        self._cut_off(run.span, time)
+        _cut_off(run.span, time)
 
     def _close_forgotten(self) -> None:
         now = _nanoseconds(None)
@@ -323,6 +319,11 @@ def _logged(during: str) -> Iterator[None]:
         yield
     except Exception as error:
         _logger.exception("otel_failed", extra={"during": during, "error": repr(error)})
+
+
+def _cut_off(span: Span, time: int) -> None:
+    span.set_attribute("actorflow.incomplete", True)
+    span.end(time)
 
 
 def _status(data: _Payload) -> str:
