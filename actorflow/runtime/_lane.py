@@ -40,6 +40,8 @@ class Lane(Generic[T]):
             trio.lowlevel.reschedule(self._reader)
             self._reader = None
 
+    # Ctrl-C must not come before the wait: whoever is woken without waiting is lost.
+    @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Return when there is a report or `wake` was called; only one task may wait."""
         if self._reports:

@@ -344,6 +344,7 @@ class Run:
                 else:
                     self._call_ended(call, end)
 
+    @trio.lowlevel.disable_ki_protection
     def _call_ended(self, call: StageCall, end: StageEnd) -> None:
         del self._calls[call.number]
         self._carry_out(self._state.ended(call.number, end, end.ended_at))
@@ -437,6 +438,8 @@ class Run:
                 case _:
                     self._interrupt_all()
 
+    # Interrupted in the middle, trio keeps a task that never begins and so never ends.
+    @trio.lowlevel.enable_ki_protection
     def _call(self, order: Call) -> None:
         assert self._nursery is not None
         # A scope costs as much as a task, and few stages can ever need one.

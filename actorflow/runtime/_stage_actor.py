@@ -146,6 +146,9 @@ class StageCall:
 
     # The task
 
+    # The supervisor waits for the report, so Ctrl-C may come anywhere but between the end of
+    # a call and that.
+    @trio.lowlevel.enable_ki_protection
     async def live(self) -> None:
         """Call the stage, and report the end of that whatever it is."""
         # For the log lines of the stage itself. The task has its own context, so they
@@ -163,6 +166,7 @@ class StageCall:
         finally:
             self._run.report_end(self, self._end or self._ended(None))
 
+    @trio.lowlevel.disable_ki_protection
     async def _call(self) -> None:
         # Between the order to start and the first step of this task lies a tick in
         # which somebody may have cancelled.

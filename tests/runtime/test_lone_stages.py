@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
 from unittest.mock import PropertyMock, patch
@@ -11,8 +12,10 @@ import trio
 from hypothesis import given, settings, strategies as st
 
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
+from actorflow.interceptors import BaseInterceptor
 from actorflow.pipeline import Pipeline, StageSpec
 from actorflow.runtime._lane import Lane
+from actorflow.runtime._run import Run
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import (
     CatalogueViolation,
@@ -79,3 +82,55 @@ def test_sink_may_stop_the_whole_program(
         run_seeded(run)
 
     assert events.types()[-1] == "pipeline.canceled"
+
+
+class Watched(BaseInterceptor):
+    """Notes where Ctrl-C would have to wait for the next checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_kept_out: dict[str, bool] = {}
+
+    def look(self, where: str) -> None:
+        self.is_kept_out[where] = trio.lowlevel.currently_ki_protected()
+
+    async def before(self, stage_name: str, ctx: object) -> None:
+        self.look("hook")
+
+    async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+        self.look(type)
+
+    def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> bool:
+        self.look(type)
+        return True
+
+
+# Elsewhere it would leave a run that waits for a report that never comes.
+@pytest.mark.spec("30.4.2")
+async def test_ctrl_c_comes_anywhere_but_between_a_call_and_its_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched()
+
+    async def stage(ctx: StageContext) -> None:
+        watched.look("stage")
+
+    def watch(thing: object, name: str) -> None:
+        def looked_at(*args: Any) -> Any:
+            watched.look(name)
+            return method(*args)
+
+        method = getattr(thing, name)
+        monkeypatch.setattr(thing, name, looked_at)
+
+    watch(Run, "report_end")
+    watch(trio.lowlevel, "wait_task_rescheduled")
+    await Pipeline("watched", [StageSpec("stage", stage)]).run(
+        event_sink=watched, interceptors=[watched]
+    )
+
+    kept_out = {where for where, is_kept_out in watched.is_kept_out.items() if is_kept_out}
+    assert kept_out == {"wait_task_rescheduled", "stage.started", "report_end"}
+    assert watched.is_kept_out.keys() - kept_out == {
+        *("pipeline.started", "hook", "stage", "stage.completed", "pipeline.completed"),
+    }
