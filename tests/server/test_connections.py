@@ -7,6 +7,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -233,6 +234,20 @@ async def test_answers_to_pings_are_no_part_of_the_conversation(autojump_clock: 
     assert [it.seq for it in caller.heard if isinstance(it.message, Pong)] == [0, 0]
     # Who comes back gets what was said, and nothing of what was asked of the connection.
     assert [it.seq for it in again.heard] == [0, 1, 2, 3]
+
+
+@pytest.mark.spec("A92", "A95")
+async def test_client_that_asks_and_never_reads_is_given_up(autojump_clock: MockClock) -> None:
+    async with open_house(slow_client_timeout=1000, outbound_messages=10, close_timeout=1) as house:
+        caller = await house.call(buffer=5)
+        with suppress(ConnectionLostError), trio.move_on_after(100):
+            for _ in range(100):
+                await caller.say(Ping())
+        await trio.sleep(5)
+
+        assert house.states == {}
+        closed = house.sink.assert_emitted("session.closed")
+    assert (closed["code"], closed["reason"]) == (CloseCode.SLOW_CLIENT, "the client does not read")
 
 
 async def test_answers_to_pings_do_not_wait_behind_audio(autojump_clock: MockClock) -> None:

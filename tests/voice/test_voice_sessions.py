@@ -20,6 +20,7 @@ from actorflow.errors import ConnectionLostError
 from actorflow.memory import InMemoryStore, MemoryConfig, MemoryEntry, MemoryFetchStage
 from actorflow.pipeline import Pipeline, stage
 from actorflow.protocol import (
+    AudioShape,
     CloseCode,
     End,
     Flow,
@@ -282,6 +283,25 @@ async def test_protected_answer_is_heard_to_its_end(autojump_clock: MockClock) -
         assert house.sessions.statistics().interrupted == 1
         await caller.hear_a(Transcript)
         assert [it.text for it in caller.said(Transcript)] == ["abc"]
+
+
+@pytest.mark.spec("A125")
+async def test_protection_drops_what_was_begun_before_it(autojump_clock: MockClock) -> None:
+    async def warn(ctx: StageContext) -> None:
+        await trio.sleep(0.5)
+        with user_turn(ctx).uninterrupted():
+            await trio.sleep(2)
+
+    app = assistant(warn, barge_in=BargeIn(is_allowed=False))
+    async with open_house(app=app) as house:
+        caller = await house.call()
+        await caller.say(UserText("hello"))
+        await talk(caller, *spoken("cut", seconds=1, pause=0.5))
+        assert len(events_of(house, "session.speech_started")) == 1
+        await caller.hear_a(TurnCompleted)
+        await talk(caller, *[SILENCE] * 50, *spoken("abc"))
+
+        assert (await caller.hear_a(Transcript)).text == "abc"
 
 
 @pytest.mark.spec("A125")
@@ -567,6 +587,32 @@ async def test_hearing_that_breaks_begins_anew_and_the_call_goes_on(
         await caller.hear_a(Interrupted)
         assert (await caller.hear_a(Transcript)).text.startswith("abc")
         assert house.states == {"in_turn": 1}
+
+
+@pytest.mark.spec("A131")
+async def test_second_life_of_hearing_has_a_converter_of_its_own(autojump_clock: MockClock) -> None:
+    class Breaking:
+        """What once has broken stays broken."""
+
+        is_broken = False
+
+        def convert(self, samples: bytes) -> bytes:
+            self.is_broken = self.is_broken or samples == POISON
+            if self.is_broken:
+                raise RuntimeError("broken")
+            return b"".join(samples[at : at + 2] * 2 for at in range(0, len(samples), 2))
+
+        def flush(self) -> bytes:
+            return b""
+
+    app = assistant(resample=lambda _, __: Breaking())
+    async with open_house(app=app) as house:
+        caller = await house.call(Start(audio=AudioShape(8000)))
+        await talk(caller, POISON, *[SILENCE] * 10)
+        await wait_all_tasks_blocked()
+
+        assert [it["restarts"] for it in events_of(house, "session.hearing_restarted")] == [1]
+        assert house.states == {"idle": 1}
 
 
 @pytest.mark.spec("A131", "A85")
