@@ -213,7 +213,7 @@ def _load(source: str) -> ModuleType:
     path = Path(source).absolute()
     if _DOTTED.fullmatch(source) and not source.endswith(".py"):
         with _importable(Path.cwd()):
-            return importlib.import_module(source)
+            return _imported(source)
     if not path.is_file():
         raise TargetError(source, "there is no such file", "Name a file.py or a package.module.")
     # Not as __main__, or it would run as a program; nor under its own name,
@@ -226,6 +226,19 @@ def _load(source: str) -> ModuleType:
     with _importable(path.parent):
         exec(code, vars(module))  # noqa: S102 - importing the file is what was asked for
     return module
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # What the module itself misses is another matter.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        problem = f"there is no module {error.name}"
+        raise TargetError(
+            name, problem, "Name a file.py, or a module below this folder."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -213,6 +213,19 @@ def test_target_that_is_not_there_ends_with_two(lint: Lint, target: str) -> None
     assert err.startswith(f"actorflow: {target} cannot be used: ")
 
 
+@pytest.mark.spec("20.13.7")
+def test_module_that_is_not_there_is_told_from_what_a_module_misses(lint: Lint) -> None:
+    missing = lint("no_such.module")[2]
+    broken = lint("broken_module", broken_module="import not_there")[2]
+
+    assert missing.splitlines()[:2] == [
+        "actorflow: no_such.module cannot be used: there is no module no_such",
+        "fix: Name a file.py, or a module below this folder.",
+    ]
+    assert "ModuleNotFoundError: No module named 'not_there'" in broken
+    assert "fix: Mend the file" in broken
+
+
 @pytest.mark.spec("20.13.7", "20.13.8")
 def test_one_unusable_target_does_not_hide_the_others(lint: Lint) -> None:
     code, out, err = lint("gone.py", "voice.py", "--json", voice=MISTAKES)
