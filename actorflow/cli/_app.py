@@ -75,14 +75,14 @@ _add(
     "actorflow events run.jsonl --summary",
     "actorflow events run.jsonl --follow --type stage. --type tool.",
     "actorflow events run.jsonl --json | jq .event_type",
-    exits="0 done, 1 the file cannot be read",
+    exits="0 done, 1 the file cannot be read or holds no events",
 )
 _add(
     "_events:timeline",
     "Draw the runs of a file of events over time.",
     "actorflow timeline run.jsonl",
     "actorflow timeline run.jsonl -o run.svg",
-    exits="0 done, 1 a file cannot be read or written",
+    exits="0 done, 1 a file cannot be read or written, or has no such run",
 )
 _add(
     "_explain:explain",

@@ -104,11 +104,16 @@ def events(
                 show(event)
 
 
+def _check_ending(_: object, output: Path | None) -> None:
+    if output is not None and output.suffix != ".svg":
+        raise ValueError("Its ending must be .svg.")
+
+
 def timeline(
     file: Path,
     /,
     *,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    output: Annotated[Path | None, Parameter(alias="-o", validator=_check_ending)] = None,
     run: str | None = None,
     width: int | None = None,
 ) -> None:
@@ -120,11 +125,12 @@ def timeline(
         run: Only the run whose id begins with this, and its child runs.
         width: Columns of the text; by default those of the terminal.
     """
-    if output is not None and output.suffix != ".svg":
-        raise InvalidArgumentError("--output", str(output), "a name that ends in .svg")
     chosen = list(_read(file))
     if run is not None:
         family = family_of(run, chosen)
+        if not family:
+            expected = "what the id of a run in the file begins with"
+            raise InvalidArgumentError("--run", run, expected)
         chosen = [event for event in chosen if _run_of(event) in family]
     picture = timeline_of(chosen)
     if output is None:
@@ -171,7 +177,7 @@ def summary_of(recorded: Iterable[AnalyticsEvent]) -> Iterator[str]:
             stages.setdefault(str(event.stage_name), []).append(event)
     endings = sorted(Counter(runs.values()).items())
     yield f"{len(all_events)} events in {(max(times) - min(times)).total_seconds():.3f} s"
-    yield f"{len(runs)} runs: {', '.join(f'{count} {ending}' for ending, count in endings)}"
+    yield f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {', '.join(f'{count} {ending}' for ending, count in endings)}"
     yield ""
     yield _stage_line(
         "stage", "ended", "failed", "canceled", "skipped", "retries", "mean ms", "max ms"

@@ -102,7 +102,7 @@ def test_run_that_is_not_over_is_open(command: Command) -> None:
 
     _, out, _ = command("events", "open.jsonl", "--summary")
 
-    assert out.splitlines()[1] == "1 runs: 1 open"
+    assert out.splitlines()[1] == "1 run: 1 open"
 
 
 def test_timeline_is_drawn_as_text(command: Command) -> None:
@@ -150,8 +150,8 @@ def test_file_that_is_not_there_is_named(arguments: list[str], command: Command)
 def test_picture_is_an_svg(command: Command) -> None:
     code, _, err = command("timeline", "run.jsonl", "-o", "run.png")
 
-    assert code == 1
-    assert "--output must be a name that ends in .svg" in err
+    assert code == 2
+    assert "Its ending must be .svg." in err
     assert not Path("run.png").exists()
 
 
@@ -186,6 +186,13 @@ def test_long_names_do_not_break_the_summary(command: Command) -> None:
     header, line = out.splitlines()[3:5]
     assert line.startswith("a" * 23 + "…  ")
     assert len(line) == len(header)
+
+
+def test_run_that_is_not_in_the_file_is_told(command: Command) -> None:
+    code, out, err = command("timeline", "run.jsonl", "--run", "nobody")
+
+    assert (code, out) == (1, "")
+    assert "--run must be what the id of a run in the file begins with, found 'nobody'" in err
 
 
 def test_following_and_counting_exclude_each_other(command: Command) -> None:
