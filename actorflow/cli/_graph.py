@@ -66,6 +66,7 @@ def graph(
     except OSError as error:
         expected = f"a file that can be written ({error.strerror})"
         raise InvalidArgumentError("--output", str(output), expected) from error
+    print(f"wrote {output}", file=sys.stderr)
     return 0
 
 

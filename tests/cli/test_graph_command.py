@@ -87,8 +87,8 @@ def test_pipeline_of_a_function_is_drawn_on_request(graph: Graph) -> None:
 
 @pytest.mark.parametrize("option", ["-o", "--output"])
 def test_mermaid_and_dot_go_to_files(graph: Graph, option: str) -> None:
-    assert graph("voice.py", option, "voice.mmd") == (0, "", "")
-    assert graph("voice.py", option, "voice.dot") == (0, "", "")
+    assert graph("voice.py", option, "voice.mmd") == (0, "", "wrote voice.mmd\n")
+    assert graph("voice.py", option, "voice.dot") == (0, "", "wrote voice.dot\n")
 
     assert Path("voice.mmd").read_text("utf-8") == MERMAID
     assert Path("voice.dot").read_text("utf-8").startswith("digraph {")
@@ -102,8 +102,9 @@ ECHO = "sys.stdout.buffer.write(sys.argv[1].encode() + b' ' + sys.stdin.buffer.r
 def test_pictures_are_made_by_graphviz(graph: Graph, programs: Path, kind: str) -> None:
     install_dot(programs, ECHO)
 
-    assert graph("voice.py", "-o", f"voice.{kind}", "--direction", "LR") == (0, "", "")
+    written = graph("voice.py", "-o", f"voice.{kind}", "--direction", "LR")
 
+    assert written == (0, "", f"wrote voice.{kind}\n")
     given, _, dot = Path(f"voice.{kind}").read_text("utf-8").partition(" ")
     assert given == f"-T{kind}"
     assert dot.startswith("digraph {")
@@ -137,8 +138,8 @@ def test_without_graphviz_it_says_what_to_install(graph: Graph) -> None:
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 def test_graphviz_understands_what_it_is_given(graph: Graph) -> None:
-    assert graph("voice.py", "-o", "voice.svg") == (0, "", "")
-    assert graph("voice.py", "-o", "voice.png") == (0, "", "")
+    assert graph("voice.py", "-o", "voice.svg")[0] == 0
+    assert graph("voice.py", "-o", "voice.png")[0] == 0
 
     assert ">größe</text>" in Path("voice.svg").read_text("utf-8")
     assert Path("voice.png").read_bytes().startswith(b"\x89PNG")
