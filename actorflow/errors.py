@@ -56,7 +56,7 @@ class InvalidArgumentError(ActorflowError, ValueError):
     expected: str
 
     code: ClassVar[str] = "ARG-001-VALUE"
-    fix_hint: ClassVar[str] = "Pass one of the values the message allows."
+    fix_hint: ClassVar[str] = "Pass what the message asks for."
 
     def __str__(self) -> str:
         return f"{self.argument} must be {self.expected}, found {self.found!r}"
@@ -1766,7 +1766,7 @@ class InvalidDiagnosticsError(InvalidArgumentError, TypeError):
 
 @attrs.define(slots=False, eq=False)
 class TargetError(ActorflowError):
-    """A command was pointed at a file or module that does not give it a pipeline."""
+    """A command cannot use the file or module it was pointed at."""
 
     target: str
     problem: str

@@ -204,7 +204,7 @@ def test_error_of_actorflow_ends_without_a_traceback(
     assert run(monkeypatch, "demo") == 1
     assert capsys.readouterr().err.splitlines()[:2] == [
         "actorflow: workers must be at least 1, found 0",
-        "fix: Pass one of the values the message allows.",
+        "fix: Pass what the message asks for.",
     ]
 
 

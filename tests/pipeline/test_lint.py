@@ -426,7 +426,7 @@ def test_what_a_runner_refuses_is_an_error_with_its_code() -> None:
             "a",
             "memory must be more, found 3",
             IssueSeverity.ERROR,
-            suggestion="Pass one of the values the message allows.",
+            suggestion="Pass what the message asks for.",
             code="ARG-001-VALUE",
         ),
     )
