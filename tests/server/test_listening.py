@@ -461,6 +461,45 @@ async def test_turn_is_settled_when_it_is_interrupted(autojump_clock: MockClock)
         assert scribe.notes == {"turn-1": (begun_at + 1.5, "one ", True)}
 
 
+@pytest.mark.spec("A102", "A110")
+async def test_what_was_on_its_way_to_a_client_that_left_was_not_played(
+    autojump_clock: MockClock,
+) -> None:
+    turns: list[Turn] = []
+
+    async def speak(session: Session, turn: Turn) -> None:
+        turns.append(turn)
+        await turn.send_audio(PIECE * 500)
+
+    async with open_house(speak) as house:
+        caller = await house.call()
+        await caller.say(UserText("speak"))
+        await trio.sleep(1)
+        caller.connection.cut()
+        await trio.sleep(60)
+
+        assert house.states == {}
+    (turn,) = turns
+    assert turn.playback.acknowledged_ms == pytest.approx(1000)
+
+
+@pytest.mark.spec("A99")
+async def test_what_is_said_too_late_is_counted(autojump_clock: MockClock) -> None:
+    async def insist(session: Session, turn: Turn) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+            await turn.send_text("late", is_final=True)
+
+    async with open_house(insist) as house:
+        caller = await house.call()
+        await caller.say(UserText("speak"))
+        await caller.hear_a(TurnStarted)
+        await caller.say(Interrupt())
+        await trio.sleep(2)
+
+        assert house.sessions.statistics().stale == 1
+
+
 async def test_session_knows_how_long_it_can_be_heard(autojump_clock: MockClock) -> None:
     app = Ears(speak_for_long)
     async with open_house(app=app) as house:
