@@ -234,7 +234,7 @@ class Run:
         if self._ended_at is None:
             self._carry_out(self._state.cancel(None, reason))
 
-    def _cut_off(self) -> None:
+    def _cut_off(self) -> Iterable[Command]:
         # A child ends for the reason that made an ancestor stop. Those between them
         # may not have noticed yet.
         self._is_cut_off = True
@@ -242,7 +242,7 @@ class Run:
         while run is not None and not run._state.is_stopping:
             run = run.parent
         reason = ENCLOSING_SCOPE if run is None else run._why_it_stops()
-        self._carry_out(self._state.cut_off(reason))
+        return self._state.cut_off(reason)
 
     @property
     def _cascade_depth(self) -> int:
@@ -323,7 +323,7 @@ class Run:
         except trio.Cancelled:
             # By a request or a failure, or else from around the run.
             if not self._state.is_stopping:
-                self._cut_off()
+                self._carry_out(self._cut_off())
             with trio.CancelScope(shield=True):
                 await self._outlast_stages()
             raise

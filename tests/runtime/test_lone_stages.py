@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -16,6 +17,7 @@ from actorflow.interceptors import BaseInterceptor
 from actorflow.pipeline import Pipeline, StageSpec
 from actorflow.runtime._lane import Lane
 from actorflow.runtime._run import Run
+from actorflow.runtime._run_state import RunState
 from actorflow.stages import PipelineContext, StageContext
 from actorflow.testing import (
     CatalogueViolation,
@@ -82,6 +84,21 @@ def test_sink_may_stop_the_whole_program(
         run_seeded(run)
 
     assert events.types()[-1] == "pipeline.canceled"
+
+
+@pytest.mark.spec("30.4.2")
+def test_ctrl_c_between_a_decision_and_its_order_stops_the_program() -> None:
+    take = RunState._take_commands
+
+    def decide(self: RunState) -> Any:
+        self._take_commands = partial(take, self)  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    with (
+        patch.object(RunState, "_take_commands", decide),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run_seeded(LONE.run)
 
 
 class Watched(BaseInterceptor):

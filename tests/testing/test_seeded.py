@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from actorflow import Pipeline, clock, ids
 from actorflow.actors import Backoff, Child, Inbox, Notice, RestartPlanned, open_system
 from actorflow.errors import UnifiedPipelineCancelled, UnifiedStageExecutionError
+from actorflow.interceptors import get_default_interceptors
 from actorflow.testing import RecordedEvent, RecordingEventSink, pipelines, run_seeded
 
 
@@ -94,7 +95,8 @@ def test_jitter_repeats() -> None:
 async def events_of(pipeline: Pipeline) -> list[RecordedEvent]:
     sink = RecordingEventSink(strict=True)
     with suppress(UnifiedStageExecutionError, UnifiedPipelineCancelled):
-        await pipeline.run(event_sink=sink)
+        # New ones, because a circuit breaker remembers what failed in the run before.
+        await pipeline.run(event_sink=sink, interceptors=get_default_interceptors())
     return sink.events
 
 
