@@ -20,10 +20,11 @@ def run_seeded(async_fn: Callable[..., Awaitable[T]], *args: Any, seed: int = 0)
 
     trio runs tasks that are ready in no particular order, so some faults show in
     one run of a thousand. Here the order, the jitter of retries, and whatever
-    else asks `random`, follow from `seed`: the same seed gives the same run, another seed another order.
-    Nothing really sleeps, because the clock jumps to the next deadline as soon as
-    all tasks wait. Ids and times of day are no part of the schedule; with
-    `ids.seeded` and `clock.starting_at` around it they repeat as well.
+    else asks `random`, follow from `seed`: the same seed gives the same run,
+    another seed another order. Nothing really sleeps, because the clock jumps to
+    the next deadline as soon as all tasks wait. Ids and times of day are no part of
+    the schedule; with `ids.seeded` and `clock.starting_at` around it they repeat as
+    well.
 
     What `async_fn` raises comes with a note that says with which seed.
 

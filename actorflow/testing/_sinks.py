@@ -10,6 +10,7 @@ from uuid import UUID
 import attrs
 import trio
 
+from actorflow.errors import InvalidArgumentError
 from actorflow.events import validate_event
 
 
@@ -80,7 +81,10 @@ class RecordingEventSink:
 
         Raises:
           AssertionError: after `timeout` seconds, showing what arrived instead.
+          InvalidArgumentError: if `times` is less than 1.
         """
+        if times < 1:
+            raise InvalidArgumentError("times", times, "1 or more")
         deadline = trio.current_time() + timeout
         while True:
             payload = next(islice(self._matching(type, subset), times - 1, None), None)

@@ -136,7 +136,11 @@ async def run_stage(
     _check_known("inputs", inputs, spec.dependencies)
     _check_known("streams", streams, spec.stream_from)
     context = _context(source, fields)
-    recorded = RecordingEventSink() if event_sink is None else event_sink
+    recorded = RecordingEventSink()
+    if event_sink is not None:
+        if not isinstance(event_sink, RecordingEventSink):
+            raise InvalidTypeError("event_sink", event_sink, "a RecordingEventSink")
+        recorded = event_sink
     collector = _Collector()
     stand_ins = [
         *_dependencies(spec, inputs),

@@ -19,6 +19,7 @@ from actorflow.errors import (
     UndeclaredDependencyError,
     UnifiedPipelineCancelled,
 )
+from actorflow.events import NoOpEventSink
 from actorflow.interceptors import RetryInterceptor
 from actorflow.pipeline import key_true
 from actorflow.stages import PipelineContext
@@ -245,6 +246,8 @@ async def test_source_and_fields_have_to_fit() -> None:
         await run_stage(shout, PipelineContext(), interceptor=[])
     with pytest.raises(InvalidTypeError, match="source must be a text"):
         await run_stage(shout, {"ask": {}})  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match="event_sink must be a RecordingEventSink"):
+        await run_stage(shout, event_sink=NoOpEventSink())  # type: ignore[arg-type]
 
 
 async def test_events_can_be_waited_for_meanwhile(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actorflow.errors import InvalidArgumentError
 from actorflow.testing import RecordingEventSink
 
 
@@ -45,6 +46,11 @@ async def test_what_was_there_before_counts(sink: RecordingEventSink) -> None:
     assert await sink.wait_for("a", timeout=0) == {"n": 1, "who": "me"}
     assert await sink.wait_for("a", times=2, timeout=0) == {"n": 2}
     assert await sink.wait_for("b", timeout=0) == {}
+
+
+async def test_waiting_for_no_event_is_refused(sink: RecordingEventSink) -> None:
+    with pytest.raises(InvalidArgumentError, match="times must be 1 or more"):
+        await sink.wait_for("a", times=0)
 
 
 async def test_waiting_lets_others_run(sink: RecordingEventSink) -> None:
