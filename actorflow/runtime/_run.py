@@ -299,7 +299,7 @@ class Run:
         except Exception as crash:  # noqa: BLE001 - it is the outcome, once things are in order
             self._crash = crash
         except BaseException:
-            # A cancellation, or what stops the whole program.
+            # A cancellation, or what stops the whole program. No stage is left to be told.
             self._cut_off()
             raise
         finally:
