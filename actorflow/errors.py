@@ -1698,7 +1698,9 @@ class ConnectionLostError(SessionError):
     reason: str = ""
 
     code: ClassVar[str] = "SESSION-006-CONNECTION_LOST"
-    fix_hint: ClassVar[str] = "Connect again."
+    fix_hint: ClassVar[str] = (
+        "Connect again; if nobody was there, check the address, and ws:// against wss://."
+    )
 
     def __str__(self) -> str:
         because = f": {self.reason}" if self.reason else ""
