@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Final, final
+from typing import Any, Final, final
 from uuid import UUID
 
 import attrs
@@ -127,7 +127,7 @@ class UuidCollisionMonitor:
         told = {"value": str(uid), "category": self.category, "occurrences": occurrences}
         log.warning("uuid_collision", extra=told)
         told["window_seconds"] = self._window.ttl_seconds
-        emit(self._sink or current_event_sink(), "uuid.collision", told)
+        self._emit("uuid.collision", told)
 
     def _report_skew(self, uid: UUID, skew_ms: float) -> None:
         assert self._detector is not None, "who found it"
@@ -139,7 +139,10 @@ class UuidCollisionMonitor:
             "max_skew_ms": self._detector.max_skew_ms,
         }
         log.warning("uuid_clock_skew", extra=told)
-        emit(self._sink or current_event_sink(), "uuid.clock_skew", told)
+        self._emit("uuid.clock_skew", told)
+
+    def _emit(self, type: str, told: dict[str, Any]) -> None:
+        emit(current_event_sink() if self._sink is None else self._sink, type, told)
 
 
 def _as_uuid(value: object) -> UUID:

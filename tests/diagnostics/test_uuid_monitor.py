@@ -6,7 +6,7 @@ import inspect
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timezone
 from typing import Any
 
@@ -224,6 +224,24 @@ def test_listener_that_cannot_be_called_is_refused() -> None:
 
     with pytest.raises(InvalidDiagnosticsError, match="listener must be"):
         UuidCollisionMonitor(listeners=[listener])
+
+
+@pytest.mark.spec("G83", "E26")
+def test_sink_that_is_false_while_it_is_empty_is_a_sink() -> None:
+    class Kept(list[str]):
+        async def emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+            self.append(type)
+
+        def try_emit(self, *, type: str, data: Mapping[str, Any] | None) -> None:
+            self.append(type)
+
+    kept = Kept()
+    monitor = UuidCollisionMonitor(event_sink=kept)
+
+    monitor.observe(ONE)
+    monitor.observe(ONE)
+
+    assert kept == ["uuid.collision"]
 
 
 @pytest.mark.spec("G83", "E26")
