@@ -16,7 +16,7 @@ import trio
 from cyclopts import Parameter
 
 from actorflow import clock
-from actorflow.errors import InvalidArgumentError, TargetError
+from actorflow.errors import AnalyticsEventError, InvalidArgumentError, TargetError
 from actorflow.events import (
     AnalyticsEvent,
     EventLines,
@@ -244,6 +244,9 @@ def _readable(file: Path) -> Iterator[None]:
     except OSError as error:
         problem = error.strerror or str(error)
         raise TargetError(str(file), problem, _HOW_TO_GET_ONE) from error
+    except AnalyticsEventError as error:
+        error.add_note(f"of {file}")
+        raise
 
 
 @contextmanager

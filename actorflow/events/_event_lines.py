@@ -15,6 +15,8 @@ from typing import Any, Final, TypeAlias, final
 
 import attrs
 
+from actorflow.errors import AnalyticsEventError
+
 from ._analytics import AnalyticsEvent
 
 _logger: Final = logging.getLogger("actorflow.events")
@@ -94,7 +96,12 @@ class EventLines:
             except (ValueError, RecursionError):
                 self._on_skip(self.lines)
                 continue
-            yield AnalyticsEvent.from_dict(value)
+            try:
+                event = AnalyticsEvent.from_dict(value)
+            except AnalyticsEventError as error:
+                error.add_note(f"in line {self.lines}")
+                raise
+            yield event
 
 
 def read_events(path: str | PathLike[str]) -> Iterator[AnalyticsEvent]:

@@ -177,6 +177,16 @@ def test_lines_that_are_no_events_are_counted(command: Command) -> None:
     assert err == "skipped lines that are no events: 2\n"
 
 
+def test_line_that_is_json_and_no_event_is_named(command: Command) -> None:
+    Path("theirs.jsonl").write_text('{"message": "not ours"}\n')
+
+    code, out, err = command("events", "theirs.jsonl")
+
+    assert (code, out) == (1, "")
+    assert "event_type" in err
+    assert "in line 1\nof theirs.jsonl\n" in err
+
+
 def test_long_names_do_not_break_the_summary(command: Command) -> None:
     ended = AnalyticsEvent("stage.completed", stage_name="a" * 60, duration_ms=1.0)
     Path("long.jsonl").write_text(to_lines([ended]))

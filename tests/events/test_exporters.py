@@ -346,10 +346,11 @@ async def test_full_disk_takes_no_event_but_those_it_refused(tmp_path: Path) -> 
 
 def test_line_that_is_json_and_no_event_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    path.write_text('{"message": "not ours"}\n')
+    path.write_text('oops\n{"message": "not ours"}\n')
 
-    with pytest.raises(AnalyticsEventError, match="event_type"):
+    with pytest.raises(AnalyticsEventError, match="event_type") as caught:
         list(read_events(path))
+    assert "in line 2" in caught.value.__notes__
 
 
 @pytest.mark.spec("E90")
