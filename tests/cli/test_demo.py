@@ -220,6 +220,7 @@ def test_interrupt_ends_a_demo_in_order(
         await trio.sleep_forever()
 
     monkeypatch.setattr(_demo, "_redraw", interrupted)
+    before = signal.getsignal(signal.SIGINT)
 
     assert _demo.demo() == 130
 
@@ -232,7 +233,7 @@ def test_interrupt_ends_a_demo_in_order(
         "Interrupted, and stopped in order.",
     )
     assert "call" not in out
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_interrupt_before_the_first_run_ends_a_demo(
