@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,13 @@ settings.register_profile("default", PATIENT)
 # The gate tries the same examples on every run; look for new ones without it.
 settings.register_profile("gate", PATIENT, derandomize=True)
 settings.load_profile("default")
+
+
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays to the end. A test that collects garbage to see
+    # what it left need not walk through all that.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
