@@ -133,13 +133,14 @@ class RecordingEventSink:
         ]
         return "\n".join([f"{which} was not emitted{often}; of those that were", *lines])
 
-    def assert_order(self, *types: str) -> None:
+    def assert_order(self, first: str, /, *others: str) -> None:
         """Check that events of these types arrived in this order; others may lie between.
 
         Raises:
           AssertionError: naming the first type that did not come after the one before it.
         """
         arrived = iter(self.types())
+        types = (first, *others)
         for position, type in enumerate(types):
             if type not in arrived:
                 after = f"after {types[position - 1]}" if position else "at all"

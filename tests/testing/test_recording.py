@@ -117,3 +117,9 @@ async def test_many_may_wait_for_one_event(autojump_clock: MockClock) -> None:
         sink.try_emit(type="a", data={})
 
     assert trio.current_time() == 0
+
+
+def test_order_of_nothing_is_no_order() -> None:
+    with pytest.raises(TypeError, match="first"):
+        # Types refuse it as well.
+        RecordingEventSink().assert_order()  # type: ignore[call-arg]
